@@ -1,0 +1,72 @@
+# Two commands: `make up` sets up and runs the main job, `make test` sets up and passes the tests.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+RUN_LISTS := requirements/build.txt requirements/gateway.txt requirements/$(ENGINE).txt requirements/data.txt
+DEV_LISTS := requirements/dev.txt
+RUN_STAMP := $(VENV)/.run-$(shell cat $(RUN_LISTS) pyproject.toml | sha256sum | cut -c1-12)
+DEV_STAMP := $(VENV)/.dev-$(shell cat $(DEV_LISTS) | sha256sum | cut -c1-12)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
+PORT ?= 8080
+SECONDS_OF_LOAD ?= 60
+
+.PHONY: help install install-dev up once test check format chart load dashboard pins clean
+
+help:  ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(RUN_STAMP)  ## make the environment alone (.venv, with the byline command in it)
+
+install-dev: $(RUN_STAMP) $(DEV_STAMP)
+
+$(RUN_STAMP): $(RUN_LISTS) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Byline needs Python 3.11: install it or set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installing into $(VENV) ($(ENGINE)): $$(cat $(RUN_LISTS) | wc -l) packages, some minutes the first time"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@for list in $(RUN_LISTS); do echo "  $$list"; $(PIP) -r $$list || { echo "could not install $$list: is a package registry reachable, and the disk not full?"; exit 1; }; done
+	@$(PIP) --no-build-isolation --editable .
+	@rm -f $(VENV)/.run-*; touch $@
+
+$(DEV_STAMP): $(DEV_LISTS) $(RUN_STAMP)
+	@echo "installing the development tools"
+	@$(PIP) -r requirements/dev.txt
+	@rm -f $(VENV)/.dev-*; touch $@
+
+up: install  ## set up, then run the main job until Ctrl-C
+	@exec $(BIN)/byline up --port $(PORT)
+
+once: install  ## the main job once, with its JSON report as last line
+	@exec $(BIN)/byline up --once --json --port $(PORT)
+
+test: install-dev check  ## set up, then run every test that needs no GPU
+	@$(BIN)/python -m pytest -m "not gpu"
+
+check: install-dev  ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@PYTHONPATH=.:src $(BIN)/lint-imports
+
+format: install-dev  ## format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+chart: install-dev  ## lint and validate the Helm chart with real helm
+	@$(BIN)/python -m helm.check_chart
+
+dashboard: install-dev  ## write the Grafana dashboard anew from its code
+	@$(BIN)/python -m helm.dashboards.build
+
+load: install-dev  ## 60 s of load against a running `byline up`
+	@$(BIN)/python -m loadtests.run --seconds $(SECONDS_OF_LOAD)
+
+pins:  ## resolve requirements/*.txt anew, in a throw-away environment
+	@folder=$$(mktemp -d); $(PYTHON) -m venv $$folder; $$folder/bin/python requirements/pin.py; rm -rf $$folder
+
+clean:  ## delete artifacts, ledger, keys and logs of the default home (asks first)
+	@read -r -p "Delete .byline with its ledger? [y/N] " answer; [ "$$answer" = y ] && rm -rf .byline

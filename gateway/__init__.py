@@ -1,0 +1,1 @@
+"""The HTTP program: an OpenAI-compatible front door. It never loads a model."""

@@ -1,0 +1,70 @@
+"""Write requirements/*.txt anew: resolve pyproject's extras with pip, keep `name==version` lines.
+
+    python requirements/pin.py            (in a throw-away virtual environment)
+
+Each list is complete, so `pip install --no-deps -r` installs exactly it. torchvision, torchaudio and
+torchcodec are left out of the CPU list on purpose: the engine asks for them, only CUDA builds exist,
+and torchvision without CUDA breaks `import transformers`. An address never gets into a list.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+from pip._vendor.packaging.requirements import Requirement
+from pip._vendor.packaging.utils import canonicalize_name
+
+HERE = Path(__file__).parent
+LEFT_OUT_OF_CPU = {"torchvision", "torchaudio", "torchcodec"}
+BUILD = ["hatchling==1.28.0", "editables"]
+
+
+def resolve(wanted: Iterable[str]) -> dict[str, str]:
+    """What pip would install for these requirements: canonical name -> version."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
+        subprocess.run([*command, "-q", "--report", str(report), *wanted], check=True)
+        installs = json.loads(report.read_text())["install"]
+    return {
+        canonicalize_name(item["metadata"]["name"]): item["metadata"]["version"].split("+")[0]
+        for item in installs
+    }
+
+
+def write(name: str, pins: dict[str, str], without: Iterable[str] = ()) -> None:
+    """One list, sorted, without what another list already has."""
+    skip = set(without)
+    lines = [f"{package}=={pins[package]}\n" for package in sorted(pins) if package not in skip]
+    (HERE / f"{name}.txt").write_text("".join(lines))
+    print(f"{name}: {len(lines)} packages")
+
+
+def main() -> None:
+    """Resolve everything the CPU machine gets in one go, so that the lists agree with each other."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    gateway = project["dependencies"]
+    everything = resolve([*gateway, *extras["cpu"], *extras["dev"]])
+    constrained = [f"{name}=={version}" for name, version in everything.items()]
+    gateway_names = resolve([str(Requirement(line)) for line in gateway] + _only(constrained, gateway))
+    engine_names = resolve([*gateway, *extras["cpu"]])
+    write("gateway", {name: everything[name] for name in gateway_names})
+    write("cpu", {name: everything[name] for name in engine_names},
+          {*gateway_names, *LEFT_OUT_OF_CPU})  # fmt: skip
+    write("dev", everything, {*engine_names, *gateway_names, *LEFT_OUT_OF_CPU})
+    write("gpu", resolve([*gateway, *extras["gpu"]]), gateway_names)
+    write("build", resolve(BUILD))
+
+
+def _only(pins: list[str], wanted: list[str]) -> list[str]:
+    names = {canonicalize_name(Requirement(line).name) for line in wanted}
+    return [pin for pin in pins if canonicalize_name(Requirement(pin).name) in names]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The domain: money, ledger, shares, artifacts, records. No web framework, no model library."""

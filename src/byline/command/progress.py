@@ -1,0 +1,75 @@
+"""Shows long steps: a bar on a terminal, plain lines elsewhere. Never on stdout, which is for results."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+PLAIN_SECONDS = 5.0  # at most one plain line of progress in this time
+
+
+class Step(Protocol):
+    """One long step that can say how far it is."""
+
+    def advance(self, done: int, total: int) -> None:
+        """`done` of `total` are finished."""
+
+
+class _BarStep:
+    def __init__(self, progress: Progress, task: int) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self, done: int, total: int) -> None:
+        from rich.progress import TaskID
+
+        self._progress.update(TaskID(self._task), completed=done, total=total)
+
+
+class _PlainStep:
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._said = time.monotonic()
+
+    def advance(self, done: int, total: int) -> None:
+        if time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._said = time.monotonic()
+            print(f"  {self._what}: {done}/{total}", file=sys.stderr, flush=True)
+
+
+class Display:
+    """Names each step, times it, and shows its progress."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, key: str, what: str) -> Iterator[Step]:
+        """One step: its time is kept in `seconds[key]`, added up over steps of one key."""
+        began = time.monotonic()
+        try:
+            if self._console.is_terminal:
+                with self._bar(what) as step:
+                    yield step
+            else:
+                print(f"{what} ...", file=sys.stderr, flush=True)
+                yield _PlainStep(what)
+        finally:
+            took = time.monotonic() - began
+            self.seconds[key] = round(self.seconds.get(key, 0.0) + took, 2)
+        self.say(f"{what}: {took:.1f} s")
+
+    def say(self, text: str) -> None:
+        """One line for the person who watches."""
+        self._console.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def _bar(self, what: str) -> Iterator[Step]:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            yield _BarStep(progress, progress.add_task(what, total=None))

@@ -1,0 +1,116 @@
+"""Every error that Byline expects, as one tree. A bug is an assertion; these are the world's doing.
+
+BylineError
+├── InvalidInput            a caller's value is wrong; `param` names it
+├── Unauthenticated         no API key, or one that is not known
+├── Forbidden               a known API key without the right
+├── NotFound                no such model, inference or artifact
+├── InsufficientFunds       an account would fall below what it may
+├── LedgerError
+│   ├── LedgerUnavailable   not reached, or no answer: the outcome may be unknown
+│   ├── LedgerRefused       reached, and it refused: nothing was written
+│   │   ├── KeyConflict     the same event key came with another payload
+│   │   ├── LedgerFrozen    the bookkeeper or an operator stopped posting
+│   │   └── LedgerFenced    the writer's epoch is stale
+│   └── LedgerMisconfigured the server could lose or evict money
+├── EngineError
+│   ├── EngineUnavailable   not reached
+│   ├── EngineRefused       answered with an error of its own
+│   └── EngineBroke         stopped in the middle of an answer
+├── ArtifactError           missing, half-built or changed on disk
+├── AttributionFailed       an answer was not attributed; a visible state, never an empty list
+└── StartFailed             a part did not start; says what to do next
+"""
+
+
+class BylineError(Exception):
+    """The root; its text says what was attempted."""
+
+
+class InvalidInput(BylineError):
+    """A caller's value is wrong."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Unauthenticated(BylineError):
+    """No API key, or an unknown one."""
+
+
+class Forbidden(BylineError):
+    """The API key is known and lacks the right."""
+
+
+class NotFound(BylineError):
+    """No such model, inference, contributor or artifact."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InsufficientFunds(BylineError):
+    """An account would fall below what it may."""
+
+
+class LedgerError(BylineError):
+    """Something about the ledger."""
+
+
+class LedgerUnavailable(LedgerError):
+    """Not reached, or no answer in time. The outcome may be unknown: re-send under the same key."""
+
+
+class LedgerRefused(LedgerError):
+    """The ledger was reached and refused: nothing was written."""
+
+
+class KeyConflict(LedgerRefused):
+    """The same event key came with another payload."""
+
+
+class LedgerFrozen(LedgerRefused):
+    """Posting was stopped by the bookkeeper or an operator."""
+
+
+class LedgerFenced(LedgerRefused):
+    """The writer's epoch is not the ledger's."""
+
+
+class LedgerMisconfigured(LedgerError):
+    """The Redis server is configured so that it could lose or evict money."""
+
+
+class EngineError(BylineError):
+    """Something about the inference engine."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine was not reached."""
+
+
+class EngineRefused(EngineError):
+    """The engine answered with an error of its own."""
+
+    def __init__(self, message: str, *, status: int, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+
+
+class EngineBroke(EngineError):
+    """The engine stopped in the middle of an answer."""
+
+
+class ArtifactError(BylineError):
+    """An artifact is missing, half-built, or not what its hash says."""
+
+
+class AttributionFailed(BylineError):
+    """An answer could not be attributed."""
+
+
+class StartFailed(BylineError):
+    """A part of Byline did not start."""

@@ -1,0 +1,46 @@
+"""Where everything of one installation lies: the home folder and the names of what is in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The home folder. Nothing here touches the disk."""
+
+    root: Path
+
+    @property
+    def artifacts(self) -> Path:
+        """The artifact store."""
+        return self.root / "artifacts"
+
+    @property
+    def release(self) -> Path:
+        """What is being served."""
+        return self.root / "release.json"
+
+    @property
+    def served(self) -> Path:
+        """Served token ids that wait for their attribution."""
+        return self.root / "artifacts" / "served"
+
+    @property
+    def ledger(self) -> Path:
+        """The Redis-protocol server's append-only file."""
+        return self.root / "ledger"
+
+    @property
+    def keys(self) -> Path:
+        """The demo API keys, mode 0600."""
+        return self.root / "keys.json"
+
+    @property
+    def run(self) -> Path:
+        """What the running `byline up` says of itself: process ids and addresses."""
+        return self.root / "run.json"
+
+    @property
+    def logs(self) -> Path:
+        """One log file a program."""
+        return self.root / "logs"

@@ -1,0 +1,70 @@
+"""Served token ids: written before the capture, read by the attribution worker, then deleted.
+
+A file is named by its inference id, which this program minted; its hash travels in the job. Nothing
+from a client becomes part of a path.
+"""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from byline.canonical import canonical_bytes, sha256_hex
+from byline.errors import ArtifactError
+from byline.limits import SERVED_TOKENS_DAYS_MAX
+from byline.records import ServedTokens
+
+INFERENCE_ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+
+
+def _path(folder: Path, inference: str) -> Path:
+    if not INFERENCE_ID.match(inference):
+        raise ArtifactError(f"'{inference}' is no inference id")
+    return folder / f"{inference}.json"
+
+
+def write_served(folder: Path, tokens: ServedTokens) -> str:
+    """Write the token ids aside and rename them into place; answers the file's SHA-256."""
+    data = canonical_bytes(
+        {
+            "inference": tokens.inference,
+            "prompt": list(tokens.prompt),
+            "choices": [list(choice) for choice in tokens.choices],
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _path(folder, tokens.inference)
+    aside = path.with_suffix(".partial")
+    aside.write_bytes(data)
+    os.replace(aside, path)
+    return sha256_hex(data)
+
+
+def read_served(folder: Path, inference: str, sha256: str) -> ServedTokens:
+    """The token ids of an inference. Raises ArtifactError if they are gone or have changed."""
+    try:
+        data = _path(folder, inference).read_bytes()
+    except OSError as problem:
+        raise ArtifactError(f"the served tokens of {inference} are gone: {problem}") from problem
+    if sha256_hex(data) != sha256:
+        raise ArtifactError(f"the served tokens of {inference} are not what their hash says")
+    fields = json.loads(data)
+    choices = tuple(tuple(choice) for choice in fields["choices"])
+    return ServedTokens(inference, tuple(fields["prompt"]), choices)
+
+
+def delete_served(folder: Path, inference: str) -> None:
+    """Delete the token ids of a settled inference; absent is fine."""
+    _path(folder, inference).unlink(missing_ok=True)
+
+
+def delete_old_served(folder: Path, *, now: float | None = None) -> int:
+    """Delete what is older than SERVED_TOKENS_DAYS_MAX, whatever its state; answers how many."""
+    oldest = (time.time() if now is None else now) - SERVED_TOKENS_DAYS_MAX * 86_400
+    deleted = 0
+    for path in folder.glob("*"):
+        if path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+            deleted += 1
+    return deleted
