@@ -51,7 +51,9 @@ def main() -> None:
     gateway = project["dependencies"]
     everything = resolve([*gateway, *extras["cpu"], *extras["dev"]])
     constrained = [f"{name}=={version}" for name, version in everything.items()]
-    gateway_names = resolve([str(Requirement(line)) for line in gateway] + _only(constrained, gateway))
+    gateway_names = resolve(
+        [str(Requirement(line)) for line in gateway] + _only(constrained, gateway)
+    )
     engine_names = resolve([*gateway, *extras["cpu"]])
     write("gateway", {name: everything[name] for name in gateway_names})
     write("cpu", {name: everything[name] for name in engine_names},

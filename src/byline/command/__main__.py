@@ -88,7 +88,9 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     run = _run(home)
     ready = {name: answers(url) for name, url in run["ready"].items()}
     facts = {**run, "ready": ready}
-    lines = [f"{name:<8} {'ready' if is_ready else 'NOT READY'}" for name, is_ready in ready.items()]
+    lines = [
+        f"{name:<8} {'ready' if is_ready else 'NOT READY'}" for name, is_ready in ready.items()
+    ]
     _show(as_json, facts, "\n".join([f"gateway at {run['gateway_url']}/v1", *lines]))
     raise typer.Exit(0 if all(ready.values()) else 1)
 

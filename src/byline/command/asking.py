@@ -1,4 +1,4 @@
-"""Asks the gateway as any application would, with the official `openai` client, and shows the byline."""
+"""Asks the gateway as any application would, with the `openai` client, and shows the byline."""
 
 import json
 import time
@@ -149,5 +149,3 @@ def earnings_table(balances: Mapping[str, int], names: Mapping[str, str]) -> Tab
         contributor = account.removeprefix(prefix)
         table.add_row(contributor, names.get(contributor, ""), str(nano), usd(nano))
     return table
-
-

@@ -1,14 +1,15 @@
 """The guardian: a small process that owns every program of one `byline up`.
 
-`byline up` talks to it over a pair of pipes, a JSON object a line. When the pipe closes, whatever the
-reason (Ctrl-C, a crash, kill -9 of `byline up`), the guardian stops everything below it, grandchildren
-too: it is their subreaper, so a process whose parent died still hangs below it. It knows nothing of
-what the programs do.
+`byline up` talks to it over a pair of pipes, a JSON object a line. When the pipe closes, whatever
+the reason (Ctrl-C, a crash, kill -9 of `byline up`), the guardian stops everything below it,
+grandchildren too: it is their subreaper, so a process whose parent died still hangs below it. It
+knows nothing of what the programs do.
 
     -> {"start": {"name", "argv", "env", "log"}}    <- {"started": name, "pid": n}
     -> {"stop": true}, or the pipe closes           <- {"exited": name, "status": n}
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -23,7 +24,7 @@ from typing import Any, TextIO
 
 import psutil
 
-STOP_GRACE_SECONDS = 20.0  # draining answers and flushing captures fits; then SIGKILL
+KILL_SECONDS = 20.0  # how long SIGKILL is repeated for what is slow to die
 LOOK_SECONDS = 0.1
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -37,8 +38,9 @@ def die_with_parent() -> None:
 class Guardian:
     """Starts programs, says when one exits, stops them newest first."""
 
-    def __init__(self, say: TextIO) -> None:
+    def __init__(self, say: TextIO, grace_seconds: float) -> None:
         self._say = say
+        self._grace_seconds = grace_seconds
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, argv: list[str], env: Mapping[str, str], log: str) -> None:
@@ -70,8 +72,8 @@ class Guardian:
         """SIGTERM each program, newest first, wait, then SIGKILL whatever is left below here."""
         for program in reversed(self._programs.values()):
             program.terminate()
-            _wait(program, STOP_GRACE_SECONDS)
-        deadline = time.monotonic() + STOP_GRACE_SECONDS
+            _wait(program, self._grace_seconds)
+        deadline = time.monotonic() + KILL_SECONDS
         while time.monotonic() < deadline:
             below = psutil.Process().children(recursive=True)
             if not below:
@@ -98,10 +100,8 @@ def _wait(program: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _kill(process: psutil.Process) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _reap(process: psutil.Process) -> None:
@@ -112,19 +112,18 @@ def _reap(process: psutil.Process) -> None:
         pass
 
 
-def serve(orders: TextIO, say: TextIO) -> None:
+def serve(orders: TextIO, say: TextIO, grace_seconds: float) -> None:
     """Obey orders until told to stop or the pipe closes; then stop everything."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # Ctrl-C reaches `byline up`, which tells us
-    guardian = Guardian(say)
+    guardian = Guardian(say, grace_seconds)
     try:
         while True:
             ready, _, _ = select.select([orders], [], [], LOOK_SECONDS)
             if ready:
                 line = orders.readline()
-                order = json.loads(line) if line else {"stop": True}
-                if "stop" in order:
+                if not line or "stop" in (order := json.loads(line)):
                     return
                 guardian.start(**order["start"])
             guardian.look()
@@ -138,4 +137,4 @@ def _raise_exit(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _raise_exit)
-    serve(sys.stdin, sys.stdout)
+    serve(sys.stdin, sys.stdout, grace_seconds=float(sys.argv[1]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byline.home import Home
-from byline.redis_server import redis_argv
+from byline.redis_server import RedisServer
 
 ENGINE_READY_SECONDS = 300.0  # loading and warming a CPU engine on a busy machine
 READY_SECONDS = 120.0
@@ -69,7 +69,7 @@ class Program:
 def redis_program(home: Home, ports: Ports) -> Program:
     """The Redis-protocol server that keeps the ledger; its readiness is a PING."""
     home.ledger.mkdir(parents=True, exist_ok=True)
-    argv = redis_argv(home.ledger, port=ports.redis)
+    argv = RedisServer(home.ledger.resolve(), port=ports.redis).argv()
     return Program("redis", argv, dict(os.environ), None, READY_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Shows long steps: a bar on a terminal, plain lines elsewhere. Never on stdout, which is for results."""
+"""Shows long steps: a bar on a terminal, plain lines elsewhere; never on stdout, for results."""
 
 import sys
 import time

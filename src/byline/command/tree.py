@@ -1,5 +1,6 @@
 """`byline up`'s side of the guardian: starts programs, waits until they are ready, stops them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -17,20 +18,22 @@ from byline.command.programs import Program, python_env
 from byline.errors import StartFailed
 
 LOG_TAIL_BYTES = 3_000
-STOP_SECONDS = 60.0
+GRACE_SECONDS = 20.0  # a program has this long to drain its answers and flush its captures
+STOP_SECONDS = 90.0
+SPAWN_SECONDS = 30.0
 
 
 class Tree:
     """The running programs, owned by a guardian that outlives a kill -9 of this process."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self._logs = logs
         self.pids: dict[str, int] = {}
         self.exited: dict[str, int] = {}
         self._changed = threading.Condition()
         logs.mkdir(parents=True, exist_ok=True)
         self._guardian = subprocess.Popen(
-            [sys.executable, "-m", "byline.command.guardian"],
+            [sys.executable, "-m", "byline.command.guardian", str(grace_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=python_env({}),
@@ -45,7 +48,10 @@ class Tree:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         """Stop everything."""
         self.stop()
@@ -66,9 +72,15 @@ class Tree:
             self._guardian.stdin.flush()
         except BrokenPipeError as problem:
             raise StartFailed(f"the guardian died while starting {program.name}") from problem
+        with self._changed:
+            known = self._changed.wait_for(
+                lambda: program.name in self.pids or program.name in self.exited, SPAWN_SECONDS
+            )
+        if not known:
+            raise StartFailed(f"{program.name} could not be started: no word from the guardian")
 
     def wait_ready(self, program: Program) -> None:
-        """Return once the program answers. Raises StartFailed with its last words if it does not."""
+        """Return once the program answers; else StartFailed with its last words."""
         deadline = time.monotonic() + program.ready_seconds
         while time.monotonic() < deadline:
             self.raise_if_one_died()
@@ -100,21 +112,20 @@ class Tree:
     def stop(self) -> None:
         """Stop every program and the guardian; at the end nothing of the tree is left."""
         if self._guardian.stdin is not None and not self._guardian.stdin.closed:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._guardian.stdin.close()  # the guardian takes a closed pipe for an order
-            except BrokenPipeError:
-                pass
         try:
             self._guardian.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._guardian.kill()
+        self._listener.join(STOP_SECONDS)
+        if self._guardian.stdout is not None:
+            self._guardian.stdout.close()
         if self._guardian.returncode == 0:
             return
         for pid in self.pids.values():  # the guardian itself was killed: end the sessions it made
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
 
     def _listen(self) -> None:
         assert self._guardian.stdout is not None
@@ -137,6 +148,7 @@ class Tree:
 
 
 def answers(url: str) -> bool:
+    """True if a GET of the loopback URL is answered with 200."""
     try:
         with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310 - loopback http
             return bool(response.status == 200)

@@ -53,9 +53,7 @@ def up(options: Options) -> int:
         require_ports(ports)
         require_space(home.root, DISK_BYTES_NEEDED)
         ArtifactStore(home.artifacts).remove_partials()
-        preparation = Preparation(
-            home, display, model=options.model, everything=options.everything
-        )
+        preparation = Preparation(home, display, model=options.model, everything=options.everything)
         release = preparation.release()
         try:
             with Tree(home.logs) as tree:
@@ -215,5 +213,3 @@ def _stop_on_sigterm() -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
-
-

@@ -1,0 +1,41 @@
+"""Checkpoints: reads and writes model weights and tokenizers. Knows nothing of attribution."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write a Llama GGUF file as bfloat16 safetensors with tokenizer and chat template.
+
+    The weights move to a fresh model: the loaded one remembers that it was quantised, and would be
+    saved as such.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    if not tokenizer.chat_template:
+        raise ValueError(f"{gguf} has no chat template")
+    loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.dtype = torch.bfloat16
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+def load_base_model(folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The frozen base model of a `base` artifact."""
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a `base` artifact."""
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)

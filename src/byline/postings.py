@@ -1,0 +1,303 @@
+"""What each operation posts: its event key, its payload's digest, its entry's text. Pure.
+
+A posting is everything that its Redis script needs. Only the script knows the entry's sequence
+number, and whether a capture comes late; so the canonical text is sent cut around those places and
+the script joins it. Accounts are restricted so that nothing in it ever needs escaping.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from byline.canonical import Json, canonical_text, sha256_hex
+from byline.errors import LedgerRefused
+from byline.limits import EVENT_AGE_DAYS_MAX, LEG_NANO_MAX, LEGS_PER_ENTRY_MAX, PPB
+from byline.records import (
+    Attribution,
+    AttributionJob,
+    AttributionState,
+    Capture,
+    JournalEntry,
+    Leg,
+)
+from byline.records_json import attribution_fields, capture_fields, job_fields
+
+ACCOUNT = re.compile(r"[A-Za-z0-9:@._/-]{1,128}")
+DAY_MS = 86_400_000
+DIGEST_DIGITS = 32  # 128 bits tell two payloads of one key apart; a mark is kept for each event
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One call of one script."""
+
+    script: str
+    inference: str  # the inference, or the operation's own UUIDv7
+    operation: str
+    ordinal: int
+    payload: str  # canonical JSON of the request, without its time
+    entry: tuple[str, str, str, str]  # the canonical text around kind, legs and seq
+    arguments: tuple[str, ...]  # the script's own
+    contributors: tuple[str, ...] = ()  # whose earnings lines the script extends
+
+    @property
+    def key(self) -> str:
+        """The event key: what is posted under it is posted at most once."""
+        return f"{self.inference}/{self.operation}/{self.ordinal}"
+
+    @property
+    def day(self) -> int:
+        """The day in the event's UUIDv7, which decides where its mark lies."""
+        return event_ms(self.inference) // DAY_MS
+
+    @property
+    def digest(self) -> str:
+        """Tells this payload from another one under the same key."""
+        return sha256_hex(self.payload.encode())[:DIGEST_DIGITS]
+
+
+def event_ms(event: str) -> int:
+    """The milliseconds in a UUIDv7 (RFC 9562, 5.7). Raises LedgerRefused for anything else."""
+    try:
+        parsed = uuid.UUID(event)
+    except ValueError as problem:
+        raise LedgerRefused(f"'{event}' is no UUIDv7") from problem
+    if parsed.version != 7 or str(parsed) != event:
+        raise LedgerRefused(f"'{event}' is no UUIDv7 in its canonical form")
+    return parsed.int >> 80
+
+
+def deposit(operation: str, application: str, nano: int, *, time_ms: int) -> Posting:
+    """`funding` -> `app:<application>`."""
+    _require_fresh(operation, time_ms)
+    _require_amount("a deposit", nano)
+    return Posting(
+        "deposit", operation, "deposit", 0,
+        payload=canonical_text({"application": application, "nano": str(nano)}),
+        entry=_entry(f"{operation}/deposit/0", time_ms),
+        arguments=(_account(f"app:{application}"), str(nano)),
+    )  # fmt: skip
+
+
+def hold(inference: str, application: str, nano: int, *, expires_ms: int, time_ms: int) -> Posting:
+    """`app:<application>` -> `hold:<inference>`."""
+    _require_fresh(inference, time_ms)
+    _require_amount("a hold", nano)
+    payload: dict[str, Json] = {
+        "application": application, "nano": str(nano), "expires_ms": expires_ms,
+    }  # fmt: skip
+    _account(f"app:{application}")
+    return Posting(
+        "hold", inference, "hold", 0,
+        payload=canonical_text(payload),
+        entry=_entry(f"{inference}/hold/0", time_ms, inference=inference),
+        arguments=(inference, application, str(nano), str(expires_ms)),
+    )  # fmt: skip
+
+
+def void(inference: str, application: str, *, time_ms: int) -> Posting:
+    """`hold:<inference>` -> `app:<application>`, whole."""
+    event_ms(inference)
+    return Posting(
+        "release", inference, "void", 0,
+        payload=canonical_text({"application": application}),
+        entry=_entry(f"{inference}/void/0", time_ms, inference=inference),
+        arguments=(inference, "void", application, str(time_ms)),
+    )  # fmt: skip
+
+
+def expire(inference: str, *, time_ms: int) -> Posting:
+    """The same when the hold's time is over; the script knows whose it was."""
+    event_ms(inference)
+    return Posting(
+        "release", inference, "expire", 0,
+        payload="{}",
+        entry=_entry(f"{inference}/expire/0", time_ms, inference=inference),
+        arguments=(inference, "expire", "", str(time_ms)),
+    )  # fmt: skip
+
+
+def capture(capture: Capture, *, time_ms: int) -> Posting:
+    """The hold's end: the charge to those it credits and to the pools, the rest back."""
+    inference = capture.inference
+    _require_fresh(inference, time_ms)
+    _require_whole(capture)
+    record = canonical_text(capture_fields(capture))
+    opened = [Leg(open_account(inference, ordinal), nano) for ordinal, nano in _pools(capture)]
+    jobs = [canonical_text(job_fields(job)) for job in _jobs(capture, time_ms)]
+    legs = [*capture.credits, *opened]
+    return Posting(
+        "capture", inference, "capture", 0,
+        payload=record,
+        entry=_entry(
+            f"{inference}/capture/0", time_ms, inference=inference, charge=capture.charge_nano,
+            adapter_version=capture.adapter_version, policy=capture.policy, manifest=record,
+        ),
+        arguments=(
+            inference, capture.application, str(capture.held_nano), str(capture.charge_nano),
+            str(capture.held_nano - capture.charge_nano), record, capture.adapter_version or "",
+            str(time_ms), str(len(jobs)), *jobs, *_flat(legs),
+        ),
+    )  # fmt: skip
+
+
+def settle(attribution: Attribution, *, time_ms: int) -> Posting:
+    """`open:<inference>` -> the contributors and `unattributed`, all of it.
+
+    An attribution that is not `done` pays nobody: its whole pool goes to `unattributed`.
+    """
+    inference, ordinal = attribution.inference, attribution.ordinal
+    event_ms(inference)
+    if attribution.state is AttributionState.PENDING or attribution.adapter_version is None:
+        raise LedgerRefused(
+            f"settle {inference}: a {attribution.state} attribution can't be settled"
+        )
+    attribution = _pays_nobody_unless_done(attribution)
+    paid = [Leg(f"contrib:{s.contributor}", s.nano) for s in attribution.shares if s.nano]
+    unattributed = Leg(f"unattributed:{attribution.adapter_version}", attribution.unattributed_nano)
+    legs = [*paid, *([unattributed] if unattributed.nano else [])]
+    if any(leg.nano < 0 for leg in legs) or sum(leg.nano for leg in legs) != attribution.pool_nano:
+        raise LedgerRefused(f"settle {inference}: shares and unattributed don't sum to the pool")
+    record = canonical_text(attribution_fields(attribution))
+    return Posting(
+        "settle", inference, "settle", ordinal,
+        payload=record,
+        entry=_entry(
+            f"{inference}/settle/{ordinal}", time_ms, inference=inference,
+            adapter_version=attribution.adapter_version, manifest=record,
+        ),
+        arguments=(
+            inference, str(ordinal), open_account(inference, ordinal), str(attribution.pool_nano),
+            attribution.adapter_version, record, str(len(paid)), *_flat(legs),
+        ),
+        contributors=tuple(leg.account.removeprefix("contrib:") for leg in paid),
+    )  # fmt: skip
+
+
+def open_account(inference: str, ordinal: int) -> str:
+    """The account that holds a choice's pool until it is settled."""
+    return f"open:{inference}/{ordinal}" if ordinal else f"open:{inference}"
+
+
+def parse_entry(text: str) -> JournalEntry:
+    """The journal entry in `text`. Raises ValueError, KeyError or TypeError if it is none."""
+    fields = json.loads(text)
+    if fields.pop("v") != VERSION:
+        raise ValueError("not a journal entry of version 1")
+    fields["charge"] = int(fields["charge"])
+    fields["legs"] = tuple(Leg(account, int(nano)) for account, nano in fields["legs"])
+    return JournalEntry(**fields)
+
+
+def entry_text(entry: JournalEntry) -> str:
+    """The canonical text of an entry, as the scripts join it."""
+    head, before_legs, before_seq, tail = _entry(
+        entry.key, entry.time_ms, inference=entry.inference, charge=entry.charge,
+        adapter_version=entry.adapter_version, policy=entry.policy,
+        manifest_sha256=entry.manifest_sha256,
+    )  # fmt: skip
+    legs = canonical_text([[leg.account, str(leg.nano)] for leg in entry.legs])
+    return f"{head}{entry.kind}{before_legs}{legs}{before_seq}{entry.seq}{tail}"
+
+
+def _entry(
+    key: str,
+    time_ms: int,
+    *,
+    inference: str | None = None,
+    adapter_version: str | None = None,
+    charge: int = 0,
+    policy: str = "",
+    manifest: str | None = None,
+) -> tuple[str, str, str, str]:
+    """An entry's text cut around kind, legs and seq; keys in RFC 8785's order, by hand."""
+    head: Mapping[str, Json] = {
+        "adapter_version": adapter_version, "charge": str(charge), "inference": inference,
+        "key": key,
+    }  # fmt: skip
+    middle: Mapping[str, Json] = {
+        "manifest_sha256": None if manifest is None else sha256_hex(manifest.encode()),
+        "policy": policy,
+    }
+    tail: Mapping[str, Json] = {"time_ms": time_ms, "v": VERSION}
+    return (
+        canonical_text(head)[:-1] + ',"kind":"',
+        '","legs":',
+        "," + canonical_text(middle)[1:-1] + ',"seq":',
+        "," + canonical_text(tail)[1:],
+    )
+
+
+def _require_fresh(event: str, time_ms: int) -> None:
+    """Older than a mark is kept, an event could post twice; far ahead, its clock is wrong."""
+    age_ms = time_ms - event_ms(event)
+    if age_ms > EVENT_AGE_DAYS_MAX * DAY_MS:
+        raise LedgerRefused(f"event {event} is older than {EVENT_AGE_DAYS_MAX} days")
+    if age_ms < -DAY_MS:
+        raise LedgerRefused(f"event {event} is more than a day in the future")
+
+
+def _require_amount(what: str, nano: int) -> None:
+    if not 0 < nano <= LEG_NANO_MAX:
+        raise LedgerRefused(f"{what} of {nano} nano-USD: it must lie between 1 and {LEG_NANO_MAX}")
+
+
+def _account(name: str) -> str:
+    if not ACCOUNT.fullmatch(name):
+        raise LedgerRefused(f"'{name}' is no account: letters, digits and :@._/- only, 128 at most")
+    return name
+
+
+def _require_whole(capture: Capture) -> None:
+    """Refuse a capture whose parts don't make up its charge, or that charges more than is held."""
+    parts = [leg.nano for leg in capture.credits]
+    pools = list(capture.pools)
+    if min([*parts, 1]) <= 0 or min([*pools, 0]) < 0:
+        raise LedgerRefused(f"capture {capture.inference}: a credit or a pool is not positive")
+    if sum(parts) + sum(pools) != capture.charge_nano:
+        raise LedgerRefused(
+            f"capture {capture.inference}: credits and pools don't sum to the charge"
+        )
+    if capture.charge_nano > capture.held_nano:
+        raise LedgerRefused(f"capture {capture.inference}: the charge is more than what is held")
+
+
+def _pools(capture: Capture) -> list[tuple[int, int]]:
+    return [(ordinal, nano) for ordinal, nano in enumerate(capture.pools) if nano]
+
+
+def _jobs(capture: Capture, time_ms: int) -> list[AttributionJob]:
+    pools = _pools(capture)
+    version, index, tokens = capture.adapter_version, capture.index, capture.tokens_sha256
+    if not pools:
+        return []
+    if version is None or index is None or tokens is None:
+        raise LedgerRefused(
+            f"capture {capture.inference}: a pool needs an adapter version, index and served tokens"
+        )
+    return [
+        AttributionJob(
+            inference=capture.inference, ordinal=ordinal, application=capture.application,
+            adapter_version=version, index=index, tokens_sha256=tokens, pool_nano=nano,
+            enqueued_ms=time_ms,
+        )
+        for ordinal, nano in pools
+    ]  # fmt: skip
+
+
+def _pays_nobody_unless_done(attribution: Attribution) -> Attribution:
+    if attribution.state is AttributionState.DONE:
+        return attribution
+    if attribution.shares:
+        raise LedgerRefused(f"settle {attribution.inference}: {attribution.state}, yet with shares")
+    return replace(attribution, unattributed_nano=attribution.pool_nano, unattributed_ppb=PPB)
+
+
+def _flat(legs: Sequence[Leg]) -> list[str]:
+    """Legs as script arguments. One place is left for the leg that the script itself adds."""
+    if len(legs) > LEGS_PER_ENTRY_MAX - 2:
+        raise LedgerRefused(f"{len(legs)} payees: an entry has {LEGS_PER_ENTRY_MAX} legs at most")
+    return [word for leg in legs for word in (_account(leg.account), str(leg.nano))]

@@ -1,0 +1,134 @@
+"""The records that are stored or sent as JSON, and back. Pure: knows neither Redis nor HTTP.
+
+A record's JSON is canonical (RFC 8785), so that its SHA-256 can stand in the journal as the
+manifest that says why an entry was posted.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from byline.canonical import Json
+from byline.records import (
+    Attribution,
+    AttributionJob,
+    AttributionState,
+    Capture,
+    ExampleInfluence,
+    Leg,
+    Share,
+    Usage,
+    UsageSource,
+)
+
+
+def attribution_fields(attribution: Attribution) -> dict[str, Json]:
+    """An attribution as JSON fields."""
+    return {
+        "inference": attribution.inference,
+        "ordinal": attribution.ordinal,
+        "state": attribution.state.value,
+        "reason": attribution.reason,
+        "adapter_version": attribution.adapter_version,
+        "index": attribution.index,
+        "lift_nats": attribution.lift_nats,
+        "pool_nano": attribution.pool_nano,
+        "unattributed_nano": attribution.unattributed_nano,
+        "unattributed_ppb": attribution.unattributed_ppb,
+        "shares": [
+            {
+                "contributor": share.contributor,
+                "score": share.score,
+                "share_ppb": share.share_ppb,
+                "nano": share.nano,
+            }
+            for share in attribution.shares
+        ],
+        "examples": [
+            {"id": example.id, "contributor": example.contributor, "score": example.score}
+            for example in attribution.examples
+        ],
+        "scores": dict(attribution.scores),
+    }
+
+
+def attribution_from(fields: Mapping[str, Any]) -> Attribution:
+    """The attribution that `attribution_fields` was given."""
+    lift = fields["lift_nats"]
+    return Attribution(
+        inference=fields["inference"],
+        ordinal=fields["ordinal"],
+        state=AttributionState(fields["state"]),
+        reason=fields["reason"],
+        adapter_version=fields["adapter_version"],
+        index=fields["index"],
+        lift_nats=None if lift is None else float(lift),
+        pool_nano=fields["pool_nano"],
+        unattributed_nano=fields["unattributed_nano"],
+        unattributed_ppb=fields["unattributed_ppb"],
+        shares=tuple(
+            Share(share["contributor"], float(share["score"]), share["share_ppb"], share["nano"])
+            for share in fields["shares"]
+        ),
+        examples=tuple(
+            ExampleInfluence(example["id"], example["contributor"], float(example["score"]))
+            for example in fields["examples"]
+        ),
+        scores={name: float(score) for name, score in fields["scores"].items()},
+    )
+
+
+def capture_fields(capture: Capture) -> dict[str, Json]:
+    """A capture as JSON fields."""
+    return {
+        "inference": capture.inference,
+        "application": capture.application,
+        "held_nano": capture.held_nano,
+        "charge_nano": capture.charge_nano,
+        "credits": [[leg.account, leg.nano] for leg in capture.credits],
+        "pools": list(capture.pools),
+        "skipped": capture.skipped,
+        "model": capture.model,
+        "served_by": capture.served_by,
+        "adapter_version": capture.adapter_version,
+        "index": capture.index,
+        "usage": {
+            "prompt_tokens": capture.usage.prompt_tokens,
+            "completion_tokens": list(capture.usage.completion_tokens),
+            "source": capture.usage.source.value,
+        },
+        "partial": capture.partial,
+        "tokens_sha256": capture.tokens_sha256,
+        "policy": capture.policy,
+    }
+
+
+def capture_from(fields: Mapping[str, Any]) -> Capture:
+    """The capture that `capture_fields` was given."""
+    usage = fields["usage"]
+    parsed = dict(fields)
+    parsed["credits"] = tuple(Leg(account, nano) for account, nano in fields["credits"])
+    parsed["pools"] = tuple(fields["pools"])
+    parsed["usage"] = Usage(
+        usage["prompt_tokens"], tuple(usage["completion_tokens"]), UsageSource(usage["source"])
+    )
+    return Capture(**parsed)
+
+
+def job_fields(job: AttributionJob) -> dict[str, Json]:
+    """A job as JSON fields, without what the stream itself knows: its id and its attempts."""
+    return {
+        "inference": job.inference,
+        "ordinal": job.ordinal,
+        "application": job.application,
+        "adapter_version": job.adapter_version,
+        "index": job.index,
+        "tokens_sha256": job.tokens_sha256,
+        "pool_nano": job.pool_nano,
+        "enqueued_ms": job.enqueued_ms,
+    }
+
+
+def job_from(text: str, *, attempts: int, message_id: str) -> AttributionJob:
+    """The job that lies in the stream as `text`."""
+    return AttributionJob(**json.loads(text), attempts=attempts, message_id=message_id)

@@ -1,0 +1,55 @@
+"""How every part talks to the Redis-protocol server: never a retry of its own, always a timeout.
+
+redis-py repeats a command by default when its answer is late, and so doubles money. Here the caller
+repeats, under the same event key.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisError,
+)
+
+from byline.errors import LedgerMisconfigured, LedgerUnavailable
+from byline.limits import LEDGER_TIMEOUT_SECONDS
+
+CONNECTIONS_MAX = 64  # a server that syncs before each answer gains nothing from more
+
+
+def connect(url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS) -> Redis:
+    """A client of the server at `url` (`redis://` or `unix://`). Nothing is sent yet."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS_MAX,
+        timeout=timeout_seconds,  # the wait for a free connection
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+        protocol=2,
+    )
+    return Redis.from_pool(pool)
+
+
+@contextmanager
+def answering(attempt: str) -> Iterator[None]:
+    """Turn what redis-py raises into the ledger's errors; `attempt` says what was being done.
+
+    Everything but missing rights counts as unavailable (also out of memory, read-only, loading, a
+    disk that fails): to call again under the same event key is right for each of them.
+    """
+    try:
+        yield
+    except (AuthenticationError, AuthorizationError, NoPermissionError) as problem:
+        raise LedgerMisconfigured(f"{attempt}: the server refuses these rights: {problem}") from (
+            problem
+        )
+    except (RedisError, OSError) as problem:
+        raise LedgerUnavailable(f"{attempt}: {problem or type(problem).__name__}") from problem

@@ -1,0 +1,95 @@
+"""One whole Byline for the session: real artifacts, engine, ledger, gateway and worker."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byline.ledger import Ledger
+from byline.records import Books
+
+HOME = Path(os.environ.get("BYLINE_TEST_HOME", ".byline"))
+UP_SECONDS = 1_500.0
+
+
+@dataclass
+class Running:
+    """A running `byline up` and what is needed to talk to it."""
+
+    home: Path
+    url: str
+    redis_url: str
+    worker_url: str
+    engine_url: str
+    keys: dict[str, Any]
+    pids: dict[str, int]
+    report: dict[str, Any]
+
+    def books(self) -> Books:
+        """The check of the books, made afresh."""
+
+        async def check() -> Books:
+            ledger = await Ledger.open(self.redis_url)
+            try:
+                return await ledger.check()
+            finally:
+                await ledger.close()
+
+        return asyncio.run(check())
+
+
+def free_ports() -> int:
+    """The first of four consecutive free loopback ports."""
+    for first in range(18_000, 19_800, 7):
+        try:
+            probes = [socket.create_server(("127.0.0.1", first + offset)) for offset in range(4)]
+        except OSError:
+            continue
+        for probe in probes:
+            probe.close()
+        return first
+    raise RuntimeError("no four consecutive free ports")
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """`byline up` with the artifacts of the default home (built if missing) and a fresh ledger."""
+    home = tmp_path_factory.mktemp("home")
+    HOME.mkdir(exist_ok=True)
+    (HOME / "artifacts").mkdir(exist_ok=True)
+    (home / "artifacts").symlink_to((HOME / "artifacts").resolve())
+    command = [sys.executable, "-m", "byline.command", "up", "--json", "--home", str(home),
+               "--port", str(free_ports())]  # fmt: skip
+    with (home / "up.log").open("wb") as log:
+        up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        watchdog = threading.Timer(UP_SECONDS, up.kill)
+        watchdog.start()
+        try:
+            assert up.stdout is not None
+            line = up.stdout.readline()
+            assert line, f"byline up failed:\n{(home / 'up.log').read_text()[-4_000:]}"
+            run = json.loads((home / "run.json").read_text())
+            yield Running(
+                home=home,
+                url=run["gateway_url"],
+                redis_url=run["redis_url"],
+                worker_url=run["worker_url"],
+                engine_url=run["engine_url"],
+                keys=json.loads((home / "keys.json").read_text()),
+                pids=run["pids"],
+                report=json.loads(line),
+            )
+        finally:
+            watchdog.cancel()
+            up.terminate()
+            up.wait(90)
+            up.stdout.close() if up.stdout else None
