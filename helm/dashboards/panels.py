@@ -232,7 +232,7 @@ def _attribution() -> tuple[Panel, ...]:
                 ),
             ),
             Kind.STACKED,
-        ),  # fmt: skip
+        ),
         Panel(
             "Attribution time",
             "One job: the forward and backward passes, the inner products, the settlement.",

@@ -192,17 +192,6 @@ def parse_entry(text: str) -> JournalEntry:
     return JournalEntry(**fields)
 
 
-def entry_text(entry: JournalEntry) -> str:
-    """The canonical text of an entry, as the scripts join it."""
-    head, before_legs, before_seq, tail = _entry(
-        entry.key, entry.time_ms, inference=entry.inference, charge=entry.charge,
-        adapter_version=entry.adapter_version, policy=entry.policy,
-        manifest_sha256=entry.manifest_sha256,
-    )  # fmt: skip
-    legs = canonical_text([[leg.account, str(leg.nano)] for leg in entry.legs])
-    return f"{head}{entry.kind}{before_legs}{legs}{before_seq}{entry.seq}{tail}"
-
-
 def _entry(
     key: str,
     time_ms: int,

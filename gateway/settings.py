@@ -1,0 +1,57 @@
+"""The gateway's settings: the only place of this program that reads the environment."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+class GatewaySettings(BaseSettings):
+    """Each field is read from `BYLINE_GATEWAY_<NAME>`; a bad value stops the start by name."""
+
+    model_config = SettingsConfigDict(env_prefix="BYLINE_GATEWAY_", extra="ignore")
+
+    home: Path = Field(
+        default=Path(".byline"),
+        description="The home folder: release.json and the artifact store.",
+    )
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="The address to listen on."
+    )
+    port: int = Field(default=8080, ge=1, le=65_535, description="The TCP port to listen on.")
+    redis_url: str = Field(
+        default="redis://127.0.0.1:8082/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="The Redis-protocol server that keeps the ledger and the API keys.",
+    )
+    engine_url: str = Field(
+        default="http://127.0.0.1:8081",
+        pattern=r"^https?://",
+        description="The inference engine's root address, without /v1.",
+    )
+    request_bytes_max: int = Field(
+        default=REQUEST_BYTES_MAX,
+        ge=1_024,
+        le=64 * REQUEST_BYTES_MAX,
+        description="The largest request body, in bytes; a larger one is answered 413.",
+    )
+    hold_seconds: int = Field(
+        default=HOLD_SECONDS,
+        ge=10,
+        le=86_400,
+        description="How long, in seconds, a hold lasts if nothing captures or voids it.",
+    )
+    shutdown_seconds: int = Field(
+        default=30,
+        ge=1,
+        le=3_600,
+        description="How long, in seconds, a stopping gateway waits for answers, then captures.",
+    )
+    log_level: LogLevel = Field(
+        default="INFO", description="The least severe operator log line to print."
+    )
