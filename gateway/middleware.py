@@ -131,7 +131,7 @@ class LimitBody:
             await self.app(scope, receive, send)
             return
         announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
-        if not announced.isdigit() or int(announced) > self.bytes_max:
+        if len(announced) > 18 or not announced.isdigit() or int(announced) > self.bytes_max:
             await response_of(self._too_large())(scope, receive, send)
             return
         await self.app(scope, _counting(receive, self.bytes_max, self._too_large), send)

@@ -1,28 +1,129 @@
-"""The attribution jobs: a Redis stream that `capture` appends to and workers claim from."""
+"""The attribution jobs: a Redis stream that `capture` appends to and workers claim from.
 
+A job is deleted when it is acknowledged, so that what lies in the stream is what waits.
+"""
+
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from byline.limits import JOB_IDLE_SECONDS
+from byline.poster import Keys
 from byline.records import AttributionJob
+from byline.records_json import job_from
+from byline.redis_client import Client, answering, connect
+
+GROUP = "workers"
+BLOCK_MS_MAX = 2_000  # well below the socket's timeout, else waiting looks like a broken server
 
 
 class Jobs:
     """Claims jobs for one consumer; a job is gone only when it is acknowledged."""
 
+    def __init__(self, redis: Client, stream: str, consumer: str) -> None:
+        self._redis = redis
+        self._stream = stream
+        self._consumer = consumer
+        self._leftovers = True  # may this consumer's name have jobs from an earlier life?
+        self._cursor = "0-0"  # where the search for idle jobs goes on
+
     @classmethod
     async def open(cls, url: str, *, consumer: str, name: str = "usd") -> "Jobs":
-        """Connect, and make the consumer group if there is none."""
-        raise NotImplementedError
+        """Connect, and make the consumer group if there is none.
+
+        A consumer that opens again under its old name finds its unfinished jobs at once; two live
+        workers must not share a name.
+        """
+        redis = connect(url)
+        stream = Keys(name).jobs
+        try:
+            with answering(f"open the jobs at {url}"):
+                await _make_group(redis, stream)
+        except BaseException:
+            await redis.aclose()
+            raise
+        return cls(redis, stream, consumer)
 
     async def claim(self, *, count: int, block_ms: int) -> list[AttributionJob]:
-        """Jobs left idle by a dead worker first, then new ones; empty when none came in time."""
-        raise NotImplementedError
+        """Jobs left idle by a dead worker first, then new ones; empty when none came in time.
+
+        Waits two seconds at the most. `attempts` counts this delivery too.
+        """
+        with answering("claim attribution jobs"):
+            taken = await self._left_behind(count) or await self._idle(count)
+            if taken:
+                return await self._as_jobs(taken)
+            block = min(block_ms, BLOCK_MS_MAX) if block_ms > 0 else None
+            new = await self._read(">", count, block)
+        return [_job(message_id, fields, attempts=1) for message_id, fields in new]
 
     async def acknowledge(self, job: AttributionJob) -> None:
         """Forget a job: its attribution is settled."""
-        raise NotImplementedError
+        with answering(f"acknowledge the job of {job.inference}"):
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.xack(self._stream, GROUP, job.message_id)
+                pipe.xdel(self._stream, job.message_id)
+                await pipe.execute()
 
     async def waiting(self, *, now_ms: int) -> tuple[int, float]:
         """How many jobs are not acknowledged, and the age of the oldest in seconds."""
-        raise NotImplementedError
+        with answering("look at the jobs"):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.xlen(self._stream).xrange(self._stream, count=1)
+                length, oldest = await pipe.execute()
+        if not oldest:
+            return 0, 0.0
+        job = _job(*oldest[0], attempts=1)
+        return length, max(0.0, (now_ms - job.enqueued_ms) / 1000)
 
     async def close(self) -> None:
         """Close the connection."""
-        raise NotImplementedError
+        await self._redis.aclose()
+
+    async def _left_behind(self, count: int) -> list[tuple[str, dict[str, str]]]:
+        """What this consumer was given before it was started again."""
+        if not self._leftovers:
+            return []
+        taken = await self._read("0", count, None)
+        self._leftovers = False
+        return taken
+
+    async def _idle(self, count: int) -> list[tuple[str, dict[str, str]]]:
+        """What other consumers have had for too long."""
+        cursor, taken, _ = await self._redis.xautoclaim(
+            self._stream, GROUP, self._consumer, int(JOB_IDLE_SECONDS * 1000),
+            start_id=self._cursor, count=count,
+        )  # fmt: skip
+        self._cursor = cursor
+        return list(taken)
+
+    async def _read(
+        self, start: str, count: int, block: int | None
+    ) -> list[tuple[str, dict[str, str]]]:
+        streams = await self._redis.xreadgroup(
+            GROUP, self._consumer, {self._stream: start}, count=count, block=block
+        )
+        return [message for _, messages in streams or [] for message in messages]
+
+    async def _as_jobs(self, taken: list[tuple[str, dict[str, str]]]) -> list[AttributionJob]:
+        """With the number of times that each was delivered, which the stream counts."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for message_id, _ in taken:
+                pipe.xpending_range(self._stream, GROUP, message_id, message_id, 1)
+            pending: list[list[dict[str, Any]]] = await pipe.execute()
+        return [
+            _job(message_id, fields, attempts=found[0]["times_delivered"] if found else 1)
+            for (message_id, fields), found in zip(taken, pending, strict=True)
+        ]
+
+
+async def _make_group(redis: Client, stream: str) -> None:
+    try:
+        await redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+    except ResponseError as problem:
+        if not str(problem).startswith("BUSYGROUP"):  # there is one already
+            raise
+
+
+def _job(message_id: str, fields: dict[str, str], *, attempts: int) -> AttributionJob:
+    return job_from(fields["job"], attempts=attempts, message_id=message_id)

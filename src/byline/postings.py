@@ -171,7 +171,7 @@ def settle(attribution: Attribution, *, time_ms: int) -> Posting:
         ),
         arguments=(
             inference, str(ordinal), open_account(inference, ordinal), str(attribution.pool_nano),
-            attribution.adapter_version, record, str(len(paid)), *_flat(legs),
+            attribution.adapter_version, record, *_flat(legs),
         ),
         contributors=tuple(leg.account.removeprefix("contrib:") for leg in paid),
     )  # fmt: skip

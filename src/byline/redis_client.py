@@ -6,6 +6,7 @@ repeats, under the same event key.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeAlias
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -20,10 +21,14 @@ from redis.exceptions import (
 from byline.errors import LedgerMisconfigured, LedgerUnavailable
 from byline.limits import LEDGER_TIMEOUT_SECONDS
 
+# redis-py's annotations stand for text and bytes, awaited or not, all at once. Every answer here is
+# awaited text, and gets its type where it is read.
+Client: TypeAlias = Any
+
 CONNECTIONS_MAX = 64  # a server that syncs before each answer gains nothing from more
 
 
-def connect(url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS) -> Redis:
+def connect(url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS) -> Client:
     """A client of the server at `url` (`redis://` or `unix://`). Nothing is sent yet."""
     pool = BlockingConnectionPool.from_url(
         url,

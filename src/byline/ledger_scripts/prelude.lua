@@ -19,12 +19,7 @@ local function refused(reason)
   return {'refused', reason}
 end
 
--- The sequence number of the journal's newest entry, or false where meta disagrees with it.
-local function journal_end()
-  local newest = redis.call('XREVRANGE', JOURNAL, '+', '-', 'COUNT', 1)[1]
-  local seq = newest and string.match(newest[1], '^(%d+)%-1$') or '0'
-  return seq == (redis.call('HGET', META, 'seq') or '0') and seq
-end
+local last_seq -- of the journal; known once event_answer has let the event pass
 
 local function wrong_type()
   local expected = {'hash', 'hash', 'stream', 'hash', 'hash', 'hash', 'zset', 'zset', 'stream'}
@@ -36,6 +31,8 @@ end
 
 -- Has the event been posted already, and may this writer post at all?
 local function event_answer()
+  local key = wrong_type()
+  if key then return refused(key .. ' has the wrong type') end
   local mark = redis.call('HGET', MARKS, ARGV[1])
   if mark then
     local seq, digest, flag = string.match(mark, '^(%d+):(%x+):(%a*)$')
@@ -48,9 +45,11 @@ local function event_answer()
   end
   local frozen = redis.call('HGET', META, 'frozen')
   if frozen then return {'frozen', frozen} end
-  local key = wrong_type()
-  if key then return refused(key .. ' has the wrong type') end
-  if not journal_end() then return refused('the journal does not end where meta says') end
+  local newest = redis.call('XREVRANGE', JOURNAL, '+', '-', 'COUNT', 1)[1]
+  last_seq = redis.call('HGET', META, 'seq') or '0'
+  if (newest and newest[1] or '0-1') ~= last_seq .. '-1' then
+    return refused('the journal does not end where meta says')
+  end
 end
 
 -- A decimal string as high * 10^9 + low. Lua's numbers are doubles: both halves stay exact where
@@ -114,7 +113,7 @@ end
 
 -- Write the entry, the balances and the mark. Nothing in here can fail any more.
 local function post(kind, legs, flag)
-  local seq = string.format('%.0f', tonumber(journal_end()) + 1)
+  local seq = string.format('%.0f', tonumber(last_seq) + 1)
   local texts = {}
   for i, leg in ipairs(legs) do texts[i] = '["' .. leg[1] .. '","' .. leg[2] .. '"]' end
   local entry = ARGV[4] .. kind .. ARGV[5] .. '[' .. table.concat(texts, ',') .. ']'

@@ -1,6 +1,6 @@
 -- Closing the open account is the guard: what is open is settled once, at any age, and wholly.
 -- ARGV own: inference, ordinal, open account, pool, adapter version, the attribution's record,
---   the number of contributors, then the legs flat, contributors first
+--   then the legs flat, contributors first
 -- KEYS from 10: the contributors' earnings lines, in the legs' order
 local answer = event_answer()
 if answer then return answer end
@@ -11,7 +11,7 @@ end
 if redis.call('HGET', BALANCES, account) ~= pool then
   return refused(account .. ' does not hold the pool')
 end
-local legs = legs_from(OWN + 7, {{account, '-' .. pool}})
+local legs = legs_from(OWN + 6, {{account, '-' .. pool}})
 answer = legs_answer(legs)
 if answer then return answer end
 local posted = post('settle', legs)

@@ -1,0 +1,249 @@
+"""From a question to a hold, and from an answer to its capture, exactly once however it ends.
+
+The ledger never retries by itself; here the same post is sent again under the same key while its
+outcome is unknown. Prices and splits come from `byline.money`; no rounding happens here.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from byline.errors import InsufficientFunds, LedgerError, LedgerFrozen, LedgerUnavailable
+from byline.ledger import Ledger
+from byline.limits import CAPTURE_RETRY_SECONDS
+from byline.money import (
+    POLICY,
+    Policy,
+    Price,
+    charge_of,
+    credits_of_capture,
+    largest_charge_nano,
+    pools_of_choices,
+)
+from byline.records import Capture, Posted, ServedTokens
+from byline.served import write_served
+from gateway.answers import Answer, usage_of
+from gateway.background import Background
+from gateway.models import Target
+from gateway.telemetry import Telemetry
+from gateway.wire import Question
+
+log = logging.getLogger("gateway")
+
+RETRY_PAUSE_SECONDS = 1.0
+# An answer waits this long for its capture, so that its attribution can be asked for at once; a
+# ledger that is away must not hold back what has been generated.
+CAPTURE_WAIT_SECONDS = 2.0
+# In the place of a hash where there are no token ids to read (none came, or the disk is full): no
+# file has it, so the worker reports the attribution as failed, which is what it is.
+NOT_WRITTEN = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One admitted question: who pays, what answers, and what is held."""
+
+    id: str
+    application: str
+    question: Question
+    target: Target
+    held_nano: int
+    time_ms: int
+
+
+def price_of(policy: Policy, target: Target) -> Price:
+    """The price of what answers."""
+    return policy.adapter_price if target.adapter else policy.base_price
+
+
+def hold_nano(policy: Policy, question: Question, target: Target, context_tokens: int) -> int:
+    """The most that `question` can cost: a full context of prompt, and of each choice."""
+    longest = min(question.completion_tokens_max or context_tokens, context_tokens)
+    return largest_charge_nano(
+        price_of(policy, target),
+        prompt_tokens_max=min(question.prompt_tokens_max, context_tokens),
+        usage_completion_max=question.choices * longest,
+    )
+
+
+def capture_of(
+    inference: Inference,
+    answer: Answer,
+    *,
+    base_model: str,
+    partial: bool,
+    tokens_sha256: str | None,
+) -> Capture:
+    """What a finished answer posts."""
+    usage = usage_of(answer, inference.id)
+    adapter = inference.target.adapter
+    charge = charge_of(price_of(POLICY, inference.target), usage)
+    legs, pool = credits_of_capture(
+        POLICY,
+        charge,
+        inference=inference.id,
+        base_model=base_model,
+        owner_of=adapter.adapter if adapter else None,
+    )
+    pools = pools_of_choices(pool, usage.completion_tokens, inference.id) if adapter else []
+    return Capture(
+        inference=inference.id,
+        application=inference.application,
+        held_nano=inference.held_nano,
+        charge_nano=charge,
+        credits=tuple(legs),
+        pools=tuple(pools),
+        skipped=None if adapter else "base_model",
+        model=inference.question.model,
+        served_by=inference.target.served_by,
+        adapter_version=adapter.version if adapter else None,
+        index=adapter.index if adapter else None,
+        usage=usage,
+        partial=partial,
+        tokens_sha256=tokens_sha256,
+        policy=POLICY.version,
+    )
+
+
+class Charging:
+    """Posts holds, captures and voids; what must not be lost runs on without its request."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        telemetry: Telemetry,
+        clock_ms: Callable[[], int],
+        *,
+        base_model: str,
+        served_folder: Path,
+        hold_seconds: float,
+        retry_pause_seconds: float = RETRY_PAUSE_SECONDS,
+    ) -> None:
+        self._ledger = ledger
+        self._telemetry = telemetry
+        self._clock_ms = clock_ms
+        self._base_model = base_model
+        self._served_folder = served_folder
+        self._hold_ms = int(hold_seconds * 1_000)
+        self._pause = retry_pause_seconds
+        self._background = Background()
+
+    async def hold(self, inference: Inference) -> None:
+        """Hold the largest possible charge. No hold, no tokens.
+
+        An unknown outcome is asked for once more under the same key; if it stays unknown, the hold
+        is given back in the background, and its time limit does the same should that fail.
+        """
+        try:
+            await self._hold_once(inference)
+        except LedgerUnavailable:
+            try:
+                await self._hold_once(inference)
+            except LedgerUnavailable:
+                self.void(inference)
+                raise
+
+    async def _hold_once(self, inference: Inference) -> None:
+        await self._ledger.hold(
+            inference.id,
+            inference.application,
+            inference.held_nano,
+            expires_ms=inference.time_ms + self._hold_ms,
+            time_ms=inference.time_ms,
+        )
+
+    def void(self, inference: Inference) -> "asyncio.Task[None]":
+        """Give the whole hold back in the background: nothing was served."""
+        return self._background.start(self._void(inference))
+
+    def finish(
+        self, inference: Inference, read: Callable[[], Answer], *, ended_early: bool = False
+    ) -> "asyncio.Task[None]":
+        """Charge for an answer in the background. `read` is called once, in a thread."""
+        return self._background.start(self._finish(inference, read, ended_early))
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the posts under way, at most so long; what is left is logged as lost."""
+        left = await self._background.drain(seconds)
+        if left:
+            log.error("%d posts were given up at shutdown; their holds will expire", left)
+
+    async def _void(self, inference: Inference) -> None:
+        time_ms = self._clock_ms()
+        application = inference.application
+        await self._post(
+            lambda: self._ledger.void(inference.id, application, time_ms=time_ms),
+            f"void of {inference.id}",
+        )
+
+    async def _finish(
+        self, inference: Inference, read: Callable[[], Answer], ended_early: bool
+    ) -> None:
+        with self._telemetry.captures_waiting.track_inprogress():
+            answer, sha256 = await asyncio.to_thread(self._keep_tokens, inference, read)
+            if not any(usage_of(answer, inference.id).completion_tokens):
+                await self._void(inference)
+                return
+            capture = capture_of(
+                inference,
+                answer,
+                base_model=self._base_model,
+                partial=ended_early and answer.usage is None,
+                tokens_sha256=sha256,
+            )
+            await self._capture(inference, capture)
+            self._count_usage(answer, capture)
+
+    async def _capture(self, inference: Inference, capture: Capture) -> None:
+        time_ms = self._clock_ms()
+        what = f"capture of {inference.id}: {capture.charge_nano} nano-USD"
+        posted = await self._post(lambda: self._ledger.capture(capture, time_ms=time_ms), what)
+        if posted is None:
+            self._telemetry.captures_lost.inc()
+            return
+        label = inference.target.label
+        self._telemetry.charged_nano.labels(label).inc(capture.charge_nano)
+        self._telemetry.tokens.labels(label, "prompt").inc(capture.usage.prompt_tokens)
+        completion = sum(capture.usage.completion_tokens)
+        self._telemetry.tokens.labels(label, "completion").inc(completion)
+
+    async def _post(self, post: Callable[[], Awaitable[Posted]], what: str) -> Posted | None:
+        """Send the same post until the ledger takes or refuses it; None if it never did."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CAPTURE_RETRY_SECONDS
+        while True:
+            try:
+                return await post()
+            except (LedgerUnavailable, LedgerFrozen) as problem:
+                if loop.time() >= deadline:
+                    log.error("%s was given up: %s", what, problem)
+                    return None
+                log.warning("%s is sent again: %s", what, problem)
+                await asyncio.sleep(self._pause)
+            except (LedgerError, InsufficientFunds) as problem:
+                log.warning("%s was refused: %s", what, problem)
+                return None
+
+    def _keep_tokens(
+        self, inference: Inference, read: Callable[[], Answer]
+    ) -> tuple[Answer, str | None]:
+        """Read the answer's token ids and write them for the worker. Runs in a thread."""
+        answer = read()
+        if inference.target.adapter is None:
+            return answer, None
+        if not any(answer.choices):
+            return answer, NOT_WRITTEN
+        try:
+            served = ServedTokens(inference.id, answer.prompt, answer.choices)
+            return answer, write_served(self._served_folder, served)
+        except OSError as problem:
+            log.error("the token ids of %s were not written: %s", inference.id, problem)
+            return answer, NOT_WRITTEN
+
+    def _count_usage(self, answer: Answer, capture: Capture) -> None:
+        self._telemetry.usage.labels(str(capture.usage.source)).inc()
+        if answer.mismatched:
+            self._telemetry.usage_mismatch.inc()
+            log.warning("%s: the engine counts other tokens than it sent", capture.inference)

@@ -1,0 +1,124 @@
+"""Which model answers, and the list of models: names a client may use, never a path."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from byline.api_keys import ApiKeys
+from byline.errors import InvalidInput
+from byline.records import AdapterVersion, Release
+from byline.registry import AUTO, find_adapter
+from gateway.auth import caller_of
+from gateway.wire import Question
+
+
+class Routed(Protocol):
+    """Where the router sends a text."""
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter's name; None below the confidence floor, where the base model answers."""
+
+    @property
+    def confidence(self) -> float:
+        """How sure the router is, from 0 to 1."""
+
+    @property
+    def runner_up(self) -> str | None:
+        """The adapter that came second."""
+
+
+class TextRouter(Protocol):
+    """Chooses an adapter for a text: `byline.routing.Router`, in a millisecond."""
+
+    def route(self, text: str) -> Routed:
+        """The adapter for `text`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What answers one question."""
+
+    label: str  # the adapter's or the base model's name: a closed set, for metrics
+    served_by: str  # the engine's name for it: the adapter version, or the base model's name
+    adapter: AdapterVersion | None
+    routed: Routed | None = None
+
+
+class Models:
+    """The models of one release."""
+
+    def __init__(self, release: Release, router: TextRouter) -> None:
+        self.release = release
+        self._router = router
+
+    def target(self, question: Question) -> Target:
+        """What answers `question`. Raises NotFound for a name that is not served."""
+        if question.model != AUTO:
+            return self._named(question.model)
+        if question.route_text is None:
+            raise InvalidInput(f"Model '{AUTO}' needs a user's text to route by.", param="model")
+        routed = self._router.route(question.route_text)
+        return self._named(routed.adapter or self.release.base_model, routed)
+
+    def listing(self) -> list[dict[str, object]]:
+        """OpenAI's list of models; what is ours stands under `byline`."""
+        release = self.release
+        base = {"kind": "base", "context_tokens": release.context_tokens}
+        auto = {"kind": "router", "router": release.router}
+        return [
+            _model(release.base_model, "base", base),
+            *(_model(a.adapter, a.owner, _adapter_facts(a)) for a in release.adapters),
+            _model(AUTO, "byline", auto),
+        ]
+
+    def described(self, name: str) -> dict[str, object]:
+        """One entry of the list; an exact version is described too. Raises NotFound."""
+        if name == AUTO:
+            return self.listing()[-1]
+        adapter = find_adapter(self.release, name)
+        if adapter is None:
+            return self.listing()[0]
+        return _model(name, adapter.owner, _adapter_facts(adapter))
+
+    def _named(self, name: str, routed: Routed | None = None) -> Target:
+        adapter = find_adapter(self.release, name)
+        if adapter is None:
+            return Target(self.release.base_model, self.release.base_model, None, routed)
+        return Target(adapter.adapter, adapter.version, adapter, routed)
+
+
+def _model(name: str, owner: str, facts: dict[str, object]) -> dict[str, object]:
+    # OpenAI's clients require `created`; a release has no time of its own.
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner, "byline": facts}
+
+
+def _adapter_facts(adapter: AdapterVersion) -> dict[str, object]:
+    return {
+        "kind": "adapter",
+        "version": adapter.version,
+        "owner": adapter.owner,
+        "base_model": adapter.base_model,
+        "dataset": adapter.dataset,
+        "index": adapter.index,
+    }
+
+
+def models_routes(models: Models, keys: ApiKeys) -> APIRouter:
+    """GET /v1/models and GET /v1/models/{name}."""
+    routes = APIRouter()
+
+    @routes.get("/v1/models", response_model=None)
+    async def list_models(request: Request) -> JSONResponse:
+        await caller_of(request, keys)
+        return JSONResponse({"object": "list", "data": models.listing()})
+
+    @routes.get("/v1/models/{name:path}", response_model=None)
+    async def describe_model(request: Request, name: str) -> JSONResponse:
+        await caller_of(request, keys)
+        return JSONResponse(models.described(name))
+
+    return routes

@@ -1,0 +1,37 @@
+"""What a running gateway is made of, handed to `build_app` as one value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from byline.api_keys import ApiKeys
+from byline.ledger import Ledger
+from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX
+from byline.records import Release
+from gateway.engine_client import EngineClient
+from gateway.models import TextRouter
+from gateway.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds that an installation may set."""
+
+    request_bytes_max: int = REQUEST_BYTES_MAX
+    hold_seconds: float = HOLD_SECONDS
+    shutdown_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Opened connections, loaded artifacts, and the clock. The app closes what it is given."""
+
+    ledger: Ledger
+    keys: ApiKeys
+    engine: EngineClient
+    release: Release
+    router: TextRouter
+    served_folder: Path
+    telemetry: Telemetry
+    clock_ms: Callable[[], int]
+    limits: Limits = field(default_factory=Limits)

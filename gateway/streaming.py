@@ -1,0 +1,73 @@
+"""Server-sent events on their way through: whole events pass on as the bytes they came in.
+
+Three kinds are looked at: `[DONE]`, held back until the capture is posted; the usage chunk,
+withheld from a client that did not ask for it; and an error, which ends the answer.
+"""
+
+import json
+import re
+
+from byline.errors import EngineBroke
+from gateway.answers import DONE
+from gateway.engine_client import error_of
+
+# Inside a JSON string a quote is escaped, so that no answer's text can look like one of these.
+SPECIAL = re.compile(rb'^data: ?(?:\[DONE\]|\{ ?"error")|"choices": ?\[ ?\]', re.MULTILINE)
+BOUNDARY = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
+DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
+
+
+class Tape:
+    """One streamed answer: takes the engine's bytes, gives the client's, and keeps what came."""
+
+    def __init__(self, *, shows_usage: bool) -> None:
+        self.finished = False
+        self.last = b""  # the [DONE] event, as it came
+        self.problem: EngineBroke | None = None
+        self._shows_usage = shows_usage
+        self._kept: list[bytes] = []
+        self._pending = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was read, split anywhere; answers the events that may pass on.
+
+        `problem` is set when the engine reports an error in the middle of its answer.
+        """
+        self._pending += data
+        end = max(self._pending.rfind(b"\n\n") + 2, self._pending.rfind(b"\r\n\r\n") + 4)
+        if end < 4:  # neither was found: -1 + 2 or -1 + 4
+            return b""
+        events, self._pending = self._pending[:end], self._pending[end:]
+        if SPECIAL.search(events) is None:
+            self._kept.append(events)
+            return events
+        return b"".join(event for event in BOUNDARY.split(events) if self._passes(event))
+
+    def kept(self) -> bytes:
+        """Every whole event that came, to be read once at the end."""
+        return b"".join(self._kept)
+
+    def _passes(self, event: bytes) -> bool:
+        if self.finished or self.problem is not None:
+            return False
+        if SPECIAL.search(event) is None:
+            self._kept.append(event)
+            return True
+        data = b"".join(DATA.findall(event))
+        if data == DONE:
+            self.finished = True
+            self.last = event
+            return False
+        return self._passes_object(event, data)
+
+    def _passes_object(self, event: bytes, data: bytes) -> bool:
+        try:
+            fields = json.loads(data)
+        except ValueError:
+            self.problem = EngineBroke("The engine sent an event that can't be read.")
+            return False
+        if "error" in fields:
+            self.problem = EngineBroke(f"The engine failed: {error_of(data)[0]}")
+            return False
+        self._kept.append(event)
+        return bool(self._shows_usage or fields.get("choices") or not fields.get("usage"))

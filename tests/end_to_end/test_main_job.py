@@ -1,0 +1,148 @@
+"""The main job on real parts: contributed rows have become a paid answer, and the books balance."""
+
+import json
+import urllib.request
+
+import pytest
+from openai import APIStatusError, AuthenticationError, NotFoundError, OpenAI
+
+from byline.command.asking import attribution_of, get_json
+from byline.limits import PPB
+from byline.registry import read_release
+from helm.dashboards.expressions import missing_metrics
+from tests.end_to_end.conftest import Running
+
+pytestmark = pytest.mark.engine
+SPECIALISTS = ("healthcare", "cybersecurity", "compliance")
+QUESTION = [{"role": "user", "content": "What does a broad nasal bridge look like?"}]
+
+
+@pytest.fixture(scope="session")
+def client(running: Running) -> OpenAI:
+    return OpenAI(base_url=f"{running.url}/v1", api_key=running.keys["application"], max_retries=0)
+
+
+def operator_view(running: Running, inference: str) -> dict[str, object]:
+    return attribution_of(running.url, running.keys["operator"], inference)
+
+
+def test_each_specialist_answers_and_its_contributors_are_named(running: Running) -> None:
+    by_model = {answer["model"]: answer for answer in running.report["answers"]}
+    for name in SPECIALISTS:
+        answer = by_model[name]
+        assert answer["text"].strip()
+        assert answer["adapter"].startswith(f"{name}@")
+        assert answer["state"] == "done"
+        assert answer["shares"] or answer["unattributed_nano"] == answer["pool_nano"]
+        assert answer["examples"]
+
+
+def test_every_charge_is_the_sum_of_its_legs_and_every_pool_of_its_shares(running: Running) -> None:
+    for answer in running.report["answers"]:
+        assert sum(answer["legs"].values()) == answer["charge_nano"]
+        paid = sum(share["nano"] for share in answer["shares"])
+        assert paid + answer["unattributed_nano"] == answer["pool_nano"]
+        if answer["pool_nano"]:
+            ppb = sum(share["share_ppb"] for share in answer["shares"])
+            assert ppb + answer["unattributed_ppb"] == PPB
+
+
+def test_auto_reaches_a_specialist_and_leaves_small_talk_to_the_base_model(
+    running: Running,
+) -> None:
+    autos = [answer for answer in running.report["answers"] if answer["model"] == "auto"]
+    base = read_release(running.home / "release.json").base_model
+    assert any(answer["adapter"].partition("@")[0] in SPECIALISTS for answer in autos)
+    for answer in autos:
+        if answer["adapter"] == base:
+            assert (answer["state"], answer["reason"]) == ("skipped", "base_model")
+            assert answer["pool_nano"] == 0
+            assert not answer["shares"]
+
+
+def test_the_books_balance(running: Running) -> None:
+    assert running.report["accounts_sum_nano"] == 0
+    assert running.books().balanced
+
+
+def test_a_streamed_answer_is_the_plain_one_and_costs_the_same(
+    running: Running, client: OpenAI
+) -> None:
+    plain = client.chat.completions.with_raw_response.create(
+        model="healthcare", messages=QUESTION, max_tokens=24, temperature=0
+    )
+    with client.chat.completions.with_streaming_response.create(
+        model="healthcare", messages=QUESTION, max_tokens=24, temperature=0, stream=True
+    ) as streamed:
+        events = [line for line in streamed.iter_lines() if line.startswith("data: ")]
+        streamed_id = streamed.headers["x-byline-inference-id"]
+    assert events[-1] == "data: [DONE]"
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-1]]
+    assert all(chunk["choices"] for chunk in chunks), "the usage chunk was not asked for"
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    assert text == plain.parse().choices[0].message.content
+    one = operator_view(running, plain.headers["x-byline-inference-id"])
+    other = operator_view(running, streamed_id)
+    for key in ("charge_nano", "prompt_tokens", "completion_tokens", "pool_nano"):
+        assert one[key] == other[key]
+
+
+def test_text_completions_are_attributed_too(running: Running, client: OpenAI) -> None:
+    raw = client.completions.with_raw_response.create(
+        model="cybersecurity", prompt="SQL injection is", max_tokens=12, temperature=0
+    )
+    assert raw.parse().choices[0].text
+    found = operator_view(running, raw.headers["x-byline-inference-id"])
+    assert found["state"] == "done"
+
+
+def test_each_choice_is_attributed_by_itself(running: Running, client: OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="compliance", messages=QUESTION, max_tokens=12, n=2, temperature=1.0, seed=7
+    )
+    found = operator_view(running, raw.headers["x-byline-inference-id"])
+    choices = found["choices"]
+    assert isinstance(choices, list)
+    assert [choice["state"] for choice in choices] == ["done", "done"]
+    assert sum(choice["pool_nano"] for choice in choices) == found["pool_nano"]
+
+
+def test_a_contributor_sees_its_own_line_and_no_other(running: Running) -> None:
+    answer = next(answer for answer in running.report["answers"] if answer["shares"])
+    contributor = answer["shares"][0]["contributor"]
+    key = running.keys["contributors"][contributor]
+    seen = get_json(f"{running.url}/v1/attributions/{answer['inference_id']}", key)
+    assert {share["contributor"] for share in seen["shares"]} == {contributor}
+    assert contributor not in {example["contributor"] for example in seen["examples"]} - {
+        contributor
+    }
+    earned = get_json(f"{running.url}/v1/contributors/me/earnings", key)
+    assert earned["available_nano"] >= answer["shares"][0]["nano"]
+    assert answer["inference_id"] in {line["inference"] for line in earned["lines"]}
+
+
+def test_wrong_callers_get_errors_in_openai_shape(running: Running, client: OpenAI) -> None:
+    with pytest.raises(NotFoundError) as missing:
+        client.chat.completions.create(model="no-such-adapter", messages=QUESTION)
+    assert missing.value.code == "model_not_found"
+    stranger = OpenAI(base_url=f"{running.url}/v1", api_key="byl_wrong", max_retries=0)
+    with pytest.raises(AuthenticationError):
+        stranger.chat.completions.create(model="healthcare", messages=QUESTION)
+    with pytest.raises(APIStatusError) as refused:
+        client.chat.completions.create(model="healthcare", messages=QUESTION, temperature=-3)
+    assert refused.value.status_code == 400
+    assert running.books().balanced
+
+
+def test_every_metric_of_the_dashboard_is_exported_by_this_run(running: Running) -> None:
+    texts = []
+    for url in (running.url, running.worker_url):
+        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
+            texts.append(response.read().decode())
+    assert missing_metrics(texts) == set()
+
+
+def test_served_token_ids_are_gone_once_settled(running: Running) -> None:
+    for answer in running.report["answers"]:
+        if answer["state"] == "done":
+            assert not list((running.home / "artifacts/served").glob(f"{answer['inference_id']}*"))
