@@ -80,6 +80,9 @@ def capture_of(
     usage = usage_of(answer, inference.id)
     adapter = inference.target.adapter
     charge = charge_of(price_of(POLICY, inference.target), usage)
+    if charge > inference.held_nano:  # a prompt beyond its bound: nobody pays more than was held
+        log.error("%s cost %d and only %d were held", inference.id, charge, inference.held_nano)
+        charge = inference.held_nano
     legs, pool = credits_of_capture(
         POLICY,
         charge,
@@ -218,7 +221,7 @@ class Charging:
                 return await post()
             except (LedgerUnavailable, LedgerFrozen) as problem:
                 if loop.time() >= deadline:
-                    log.error("%s was given up: %s", what, problem)
+                    log.critical("%s was given up: %s", what, problem)
                     return None
                 log.warning("%s is sent again: %s", what, problem)
                 await asyncio.sleep(self._pause)
@@ -239,7 +242,7 @@ class Charging:
             served = ServedTokens(inference.id, answer.prompt, answer.choices)
             return answer, write_served(self._served_folder, served)
         except OSError as problem:
-            log.error("the token ids of %s were not written: %s", inference.id, problem)
+            log.critical("the token ids of %s were not written: %s", inference.id, problem)
             return answer, NOT_WRITTEN
 
     def _count_usage(self, answer: Answer, capture: Capture) -> None:

@@ -67,8 +67,8 @@ class Models:
     def listing(self) -> list[dict[str, object]]:
         """OpenAI's list of models; what is ours stands under `byline`."""
         release = self.release
-        base = {"kind": "base", "context_tokens": release.context_tokens}
-        auto = {"kind": "router", "router": release.router}
+        base: dict[str, object] = {"kind": "base", "context_tokens": release.context_tokens}
+        auto: dict[str, object] = {"kind": "router", "router": release.router}
         return [
             _model(release.base_model, "base", base),
             *(_model(a.adapter, a.owner, _adapter_facts(a)) for a in release.adapters),

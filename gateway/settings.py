@@ -20,9 +20,7 @@ class GatewaySettings(BaseSettings):
         default=Path(".byline"),
         description="The home folder: release.json and the artifact store.",
     )
-    host: str = Field(
-        default="127.0.0.1", min_length=1, description="The address to listen on."
-    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8080, ge=1, le=65_535, description="The TCP port to listen on.")
     redis_url: str = Field(
         default="redis://127.0.0.1:8082/0",

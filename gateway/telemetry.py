@@ -1,4 +1,4 @@
-"""Every metric of the gateway, by name. Labels come from closed sets, never from a client's text."""
+"""Every metric of the gateway, by name. Labels come from closed sets, never from clients."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector

@@ -3,9 +3,9 @@
     python -m loadtests.asked_about [--home .byline]     against a running `byline up`
 
 For 30 questions an adapter: the mean share of the contributor whose row was asked about, beside
-what it would get if pay went by rows, with a 95 % bootstrap interval over questions. For 20 unrelated
-prompts an adapter: lift over the base model and the part of the pool that was paid. There is no
-bar: influence is not similarity. Only retraining can tell what is right; this tells what is.
+what it would get if pay went by rows, with a 95 % bootstrap interval over questions. For 20
+unrelated prompts an adapter: lift over the base model and the part of the pool that was paid. There
+is no bar: influence is not similarity. Only retraining can tell what is right; this says what is.
 """
 
 import argparse

@@ -333,9 +333,13 @@ def _ledger() -> tuple[Panel, ...]:
         ),
         Panel(
             "Captures waiting",
-            "Charges that gateways are still sending again.",
+            "Charges that gateways are still sending again, and those they gave up: answers that "
+            "were served and charged to nobody.",
             "none",
-            (Query("sum(byline_captures_waiting)", "captures"),),
+            (
+                Query("sum(byline_captures_waiting)", "waiting"),
+                Query("sum(increase(byline_captures_lost_total[$__rate_interval]))", "given up"),
+            ),
         ),
         Panel(
             "Holds expired",

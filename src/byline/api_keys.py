@@ -8,7 +8,6 @@ import json
 import re
 import secrets
 
-
 from byline.canonical import canonical_text, sha256_hex
 from byline.errors import InvalidInput, Unauthenticated
 from byline.limits import API_KEY_BYTES

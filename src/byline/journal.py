@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from byline.books import Fold
 from byline.errors import LedgerRefused
-from byline.postings import parse_entry
 from byline.poster import Keys, script_text
+from byline.postings import parse_entry
 from byline.records import Books, JournalEntry
 from byline.redis_client import Client, answering
 

@@ -12,8 +12,8 @@ from byline.errors import LedgerMisconfigured, LedgerRefused
 from byline.inference_records import earnings_line, entry_numbers, inference_record
 from byline.journal import Journal
 from byline.limits import LEDGER_TIMEOUT_SECONDS, LINES_PER_CONTRIBUTOR_MAX
-from byline.postings import parse_entry
 from byline.poster import Keys, Observe, Poster, script_text
+from byline.postings import parse_entry
 from byline.records import (
     Attribution,
     Books,

@@ -151,13 +151,14 @@ def settle(attribution: Attribution, *, time_ms: int) -> Posting:
     """
     inference, ordinal = attribution.inference, attribution.ordinal
     event_ms(inference)
-    if attribution.state is AttributionState.PENDING or attribution.adapter_version is None:
+    version = attribution.adapter_version
+    if attribution.state is AttributionState.PENDING or version is None:
         raise LedgerRefused(
             f"settle {inference}: a {attribution.state} attribution can't be settled"
         )
     attribution = _pays_nobody_unless_done(attribution)
     paid = [Leg(f"contrib:{s.contributor}", s.nano) for s in attribution.shares if s.nano]
-    unattributed = Leg(f"unattributed:{attribution.adapter_version}", attribution.unattributed_nano)
+    unattributed = Leg(f"unattributed:{version}", attribution.unattributed_nano)
     legs = [*paid, *([unattributed] if unattributed.nano else [])]
     if any(leg.nano < 0 for leg in legs) or sum(leg.nano for leg in legs) != attribution.pool_nano:
         raise LedgerRefused(f"settle {inference}: shares and unattributed don't sum to the pool")
@@ -167,11 +168,11 @@ def settle(attribution: Attribution, *, time_ms: int) -> Posting:
         payload=record,
         entry=_entry(
             f"{inference}/settle/{ordinal}", time_ms, inference=inference,
-            adapter_version=attribution.adapter_version, manifest=record,
+            adapter_version=version, manifest=record,
         ),
         arguments=(
             inference, str(ordinal), open_account(inference, ordinal), str(attribution.pool_nano),
-            attribution.adapter_version, record, *_flat(legs),
+            version, record, *_flat(legs),
         ),
         contributors=tuple(leg.account.removeprefix("contrib:") for leg in paid),
     )  # fmt: skip
@@ -185,7 +186,7 @@ def open_account(inference: str, ordinal: int) -> str:
 def parse_entry(text: str) -> JournalEntry:
     """The journal entry in `text`. Raises ValueError, KeyError or TypeError if it is none."""
     fields = json.loads(text)
-    if fields.pop("v") != VERSION:
+    if not isinstance(fields, dict) or fields.pop("v") != VERSION:
         raise ValueError("not a journal entry of version 1")
     fields["charge"] = int(fields["charge"])
     fields["legs"] = tuple(Leg(account, int(nano)) for account, nano in fields["legs"])

@@ -25,6 +25,7 @@ from byline.limits import LEDGER_TIMEOUT_SECONDS
 # awaited text, and gets its type where it is read.
 Client: TypeAlias = Any
 
+NO_RIGHTS = (AuthenticationError, AuthorizationError, NoPermissionError)
 CONNECTIONS_MAX = 64  # a server that syncs before each answer gains nothing from more
 
 
@@ -52,9 +53,10 @@ def answering(attempt: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AuthenticationError, AuthorizationError, NoPermissionError) as problem:
-        raise LedgerMisconfigured(f"{attempt}: the server refuses these rights: {problem}") from (
-            problem
-        )
     except (RedisError, OSError) as problem:
+        cause = problem.__cause__ or problem  # while connecting, redis-py wraps what it was told
+        if isinstance(cause, NO_RIGHTS):
+            raise LedgerMisconfigured(f"{attempt}: the server refuses the rights: {cause}") from (
+                problem
+            )
         raise LedgerUnavailable(f"{attempt}: {problem or type(problem).__name__}") from problem

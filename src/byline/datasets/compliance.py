@@ -112,7 +112,7 @@ def recorded_date(document: Document, otherwise: str) -> str:
     if month := re.match(r"v(\d{4})\.(\d{2})$", version):
         return f"{month[1]}-{month[2]}-28"  # some day of that month
     if benchmark := re.search(r"Benchmark Date: (\d{2} \w{3} \d{4})", description):
-        return datetime.strptime(benchmark[1], "%d %b %Y").date().isoformat()  # noqa: DTZ007
+        return datetime.strptime(benchmark[1], "%d %b %Y").date().isoformat()
     return otherwise
 
 

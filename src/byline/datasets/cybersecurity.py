@@ -4,8 +4,8 @@ A contributor is whoever the entry's content history records as its submitter: a
 (its first-listed author), a taxonomy such as PLOVER, or an anonymous vendor.
 """
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 from byline.datasets.packages import InstalledPackage, read_licence
 from byline.datasets.source import (

@@ -1,0 +1,100 @@
+"""`python -m gateway`: settings, then the server, until SIGTERM or SIGINT."""
+
+import logging
+import signal
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+import uvloop
+from byline.routing import Router
+from pydantic import ValidationError
+
+from byline.api_keys import ApiKeys
+from byline.artifacts import ArtifactStore
+from byline.errors import BylineError
+from byline.home import Home
+from byline.ledger import Ledger
+from byline.registry import read_release
+from gateway.app import build_app
+from gateway.engine_client import EngineClient
+from gateway.operator_log import log_to_stderr
+from gateway.services import Limits, Services
+from gateway.settings import GatewaySettings
+from gateway.telemetry import Telemetry
+
+log = logging.getLogger("gateway")
+
+
+def clock_ms() -> int:
+    """The time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+async def open_services(settings: GatewaySettings) -> Services:
+    """Everything the gateway needs, opened and loaded. Raises what keeps it from starting."""
+    home = Home(settings.home)
+    release = read_release(home.release)
+    router = Router.load(ArtifactStore(home.artifacts).open("router", release.router))
+    telemetry = Telemetry()
+    return Services(
+        ledger=await Ledger.open(settings.redis_url, observe=telemetry.ledger_post),
+        keys=await ApiKeys.open(settings.redis_url),
+        engine=EngineClient.open(settings.engine_url),
+        release=release,
+        router=router,
+        served_folder=home.served,
+        telemetry=telemetry,
+        clock_ms=clock_ms,
+        limits=Limits(
+            request_bytes_max=settings.request_bytes_max,
+            hold_seconds=settings.hold_seconds,
+            shutdown_seconds=settings.shutdown_seconds,
+        ),
+    )
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until a signal; answers under way are finished, then their captures."""
+    app = build_app(await open_services(settings))
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+    await uvicorn.Server(config).serve()
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def main() -> int:
+    """Run the gateway; answers the process's exit status."""
+    try:
+        settings = GatewaySettings()
+    except ValidationError as problem:
+        places = ", ".join(str(error["loc"][0]) for error in problem.errors())
+        sys.stderr.write(f"BYLINE_GATEWAY_ settings are not valid ({places}): {problem}\n")
+        return 2
+    log_to_stderr(settings.log_level)
+    # Before uvicorn listens for these, and when it raises them once more after a clean stop.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _stop)
+    try:
+        uvloop.run(serve(settings))
+    except BylineError as problem:
+        log.critical("the gateway did not start: %s", problem)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""`build_app`: the only wiring of this program."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from gateway.attributions import attributions_routes
+from gateway.charging import Charging
+from gateway.contributors import contributors_routes
+from gateway.errors import add_error_handlers
+from gateway.expiry import expire_holds
+from gateway.health import health_routes
+from gateway.inferences import Inferences, inference_routes
+from gateway.middleware import LimitBody, ObserveRequests
+from gateway.models import Models, models_routes
+from gateway.services import Services
+
+
+def build_app(services: Services) -> FastAPI:
+    """The gateway over these services. They are closed when the app shuts down."""
+    models = Models(services.release, services.router)
+    charging = Charging(
+        services.ledger,
+        services.telemetry,
+        services.clock_ms,
+        base_model=services.release.base_model,
+        served_folder=services.served_folder,
+        hold_seconds=services.limits.hold_seconds,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        expiry = asyncio.create_task(expire_holds(services.ledger, services.clock_ms))
+        yield
+        expiry.cancel()
+        await charging.drain(services.limits.shutdown_seconds)
+        await services.engine.close()
+        await services.keys.close()
+        await services.ledger.close()
+
+    # The API is described in docs/api.md; a generated page would load its scripts from elsewhere.
+    app = FastAPI(
+        title="Byline", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    for routes in (
+        inference_routes(Inferences(services, models, charging)),
+        models_routes(models, services.keys),
+        attributions_routes(services),
+        contributors_routes(services),
+        health_routes(services),
+    ):
+        app.include_router(routes)
+    add_error_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(LimitBody, bytes_max=services.limits.request_bytes_max)
+    app.add_middleware(ObserveRequests, telemetry=services.telemetry)
+    return app

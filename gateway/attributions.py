@@ -1,0 +1,91 @@
+"""One inference's attribution, its state, or the wait for it; each caller sees what is theirs."""
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from byline.errors import NotFound
+from byline.ledger import Ledger
+from byline.limits import ATTRIBUTION_WAIT_SECONDS_MAX
+from byline.records import AttributionState, Caller, InferenceRecord, KeyRole
+from byline.served import INFERENCE_ID
+from gateway.attribution_fields import contributor_fields, payer_fields
+from gateway.auth import caller_of
+from gateway.errors import ClientGone
+from gateway.queries import number
+from gateway.services import Services
+
+POLL_SECONDS = 0.05  # at first; then a half longer each time
+POLL_SECONDS_MAX = 0.25
+
+
+def attributions_routes(services: Services) -> APIRouter:
+    """GET /v1/attributions/{inference}."""
+    routes = APIRouter()
+
+    @routes.get("/v1/attributions/{inference}", response_model=None)
+    async def attribution(request: Request, inference: str) -> JSONResponse:
+        caller = await caller_of(request, services.keys)
+        wait = number(request, "wait", default=0, least=0, most=ATTRIBUTION_WAIT_SECONDS_MAX)
+        if not INFERENCE_ID.match(inference):
+            raise _unknown(inference)
+        return JSONResponse(await _wait(request, services.ledger, caller, inference, wait))
+
+    return routes
+
+
+async def _wait(
+    request: Request, ledger: Ledger, caller: Caller, inference: str, seconds: float
+) -> dict[str, object]:
+    """Ask the ledger until nothing is pending, at most so long; then show what there is."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    pause = POLL_SECONDS
+    while True:
+        record = await ledger.inference(inference)
+        if record is not None and caller.role is KeyRole.APPLICATION:
+            _require_payer(record, caller)  # nobody waits for what is not theirs
+        left = deadline - loop.time()
+        if left <= 0 or (record is not None and not is_pending(record)):
+            return _shown(record, caller, inference)
+        if await request.is_disconnected():
+            raise ClientGone("the client went away while it waited")
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, POLL_SECONDS_MAX)
+
+
+def is_pending(record: InferenceRecord) -> bool:
+    """True while any choice waits for its attribution."""
+    return any(choice.state is AttributionState.PENDING for choice in record.attributions)
+
+
+def _shown(record: InferenceRecord | None, caller: Caller, inference: str) -> dict[str, object]:
+    """The record as this caller may see it. Raises NotFound where that is nothing."""
+    if record is None:
+        raise _unknown(inference)
+    if caller.role is KeyRole.CONTRIBUTOR:
+        fields = contributor_fields(record, caller.subject)
+        if fields is None:
+            raise _unknown(inference)
+        return fields
+    _require_payer(record, caller)
+    return payer_fields(record)
+
+
+def _require_payer(record: InferenceRecord, caller: Caller) -> None:
+    if caller.role is KeyRole.OPERATOR:
+        return
+    pays = caller.role is KeyRole.APPLICATION and caller.subject == record.capture.application
+    if not pays:
+        raise _unknown(record.capture.inference)
+
+
+def _unknown(inference: str) -> NotFound:
+    """One answer to what does not exist, what is not yours and what is still being answered."""
+    return NotFound(
+        f"No attribution '{inference[:64]}' for this key. An answer's attribution appears when the "
+        "answer is complete and charged; an answer without tokens has none.",
+        param="id",
+    )

@@ -1,0 +1,96 @@
+"""Per-row gradients of a completion's summed log-probability on the LoRA weights.
+
+For one LoRA layer y = B (A x), row i's gradients are sums over its tokens t:
+
+    dB_i = sum_t dy_t (A x_t)^T        dA_i = sum_t dz_t x_t^T,  with z = A x
+
+so one pass over a batch gives every row's own gradient: forward hooks keep x, z and y, autograd
+gives dz and dy, and two small products a layer do the rest (as LoGra does for whole layers,
+https://arxiv.org/abs/2405.13954). Rows are padded on the right, where causal attention never looks.
+
+Dropout is off; the base model stays as it is served (bfloat16), LoRA's own arithmetic is fp32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from peft import PeftModel
+
+from serving.lora import LoraPart, lora_parts
+from serving.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class RowGradients:
+    """Of each row: the completion's summed log-probability, and its gradient in R^D (fp32)."""
+
+    log_probabilities: torch.Tensor  # [rows]
+    gradients: torch.Tensor  # [rows, D]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What the hooks keep of one layer during one forward pass."""
+
+    inputs: list[torch.Tensor] = field(default_factory=list)  # x, then z as it enters B
+    outputs: list[torch.Tensor] = field(default_factory=list)  # z, then y
+
+
+def row_gradients(model: PeftModel, rows: Sequence[Row]) -> RowGradients:
+    """Log-probability and gradient of each row's completion under the active adapter."""
+    model.eval()
+    parts = lora_parts(model)
+    watched, handles = _watch(parts)
+    try:
+        log_probabilities = completion_log_probabilities(model, rows)
+    finally:
+        for handle in handles:
+            handle.remove()
+    outputs = [output for layer in watched for output in layer.outputs]
+    pulled = torch.autograd.grad(log_probabilities.sum(), outputs)
+    columns: list[torch.Tensor] = []
+    for layer, dz, dy in zip(watched, pulled[0::2], pulled[1::2], strict=True):
+        x, z = layer.inputs
+        columns.append(torch.einsum("ntr,nti->nri", dz, x).flatten(1))
+        columns.append(torch.einsum("nto,ntr->nor", dy, z.detach()).flatten(1))
+    return RowGradients(log_probabilities.detach(), torch.cat(columns, dim=1))
+
+
+def completion_log_probabilities(model: PeftModel, rows: Sequence[Row]) -> torch.Tensor:
+    """Each row's summed log-probability of its completion tokens, as a tensor with a graph."""
+    width = max(len(row.ids) for row in rows) - 1  # nothing follows the last token
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids) - 1] = torch.tensor(row.ids[:-1])
+    causal = model.get_base_model()
+    hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state
+    sums = []
+    for states, row in zip(hidden, rows, strict=True):
+        first = len(row.prompt) - 1
+        logits = causal.lm_head(states[first : first + len(row.completion)]).float()
+        chosen = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(row.completion)[:, None])
+        sums.append(chosen.sum())
+    return torch.stack(sums)
+
+
+def _watch(
+    parts: Sequence[LoraPart],
+) -> tuple[list[_Watched], list[torch.utils.hooks.RemovableHandle]]:
+    """Hook each layer's two matrices; the records fill at the next forward pass."""
+    watched, handles = [], []
+    for part in parts:
+        record = _Watched()
+
+        def keep(
+            _module: torch.nn.Module,
+            arguments: tuple[torch.Tensor, ...],
+            output: torch.Tensor,
+            record: _Watched = record,
+        ) -> None:
+            record.inputs.append(arguments[0])
+            record.outputs.append(output)
+
+        handles += [part.a.register_forward_hook(keep), part.b.register_forward_hook(keep)]
+        watched.append(record)
+    return watched, handles

@@ -1,0 +1,54 @@
+"""What decides the bytes of trained things: settings, library versions, the number of threads."""
+
+import importlib.metadata
+import os
+from dataclasses import dataclass
+
+from byline.canonical import Json
+
+LIBRARIES = ("torch", "transformers", "peft")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraShape:
+    """What an adapter adds: matrices of this rank, scaled by `alpha / rank`, without dropout."""
+
+    rank: int = 8
+    alpha: int = 16
+    seed: int = 20_261_122  # of A's initial values; B starts at zero
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Everything that decides a run beside the rows, the base model and the adapter's start."""
+
+    epochs: int = 4
+    batch_rows: int = 8
+    learning_rate: float = 1.5e-3
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    warmup_steps: int = 8
+    clip_norm: float = 1.0
+    order_seed: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """How an attribution index is made; see `serving.fisher` and `serving.projection`."""
+
+    damping: float = 0.1  # of the mean eigenvalue
+    projection_dimensions: int = 4096
+    projection_nonzeros: int = 4  # per column
+    projection_seed: int = 11
+    batch_rows: int = 8
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def library_versions() -> dict[str, Json]:
+    """The versions that decide the bytes of a result."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,0 +1,42 @@
+"""Examples as token rows: the prompt in the model's chat template, the completion after it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from byline.records import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One prompt and the completion that follows it, as token ids."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Prompt and completion."""
+        return self.prompt + self.completion
+
+
+def encode(tokenizer: Any, examples: Sequence[Example]) -> list[Row]:
+    """Each example as the engine would see it: a user's turn, and an answer with its end of turn."""
+    return [
+        Row(
+            prompt=_prompt_ids(tokenizer, example.prompt),
+            completion=(*_text_ids(tokenizer, example.completion), tokenizer.eos_token_id),
+        )
+        for example in examples
+    ]
+
+
+def _prompt_ids(tokenizer: Any, prompt: str) -> tuple[int, ...]:
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+    )
+    return _text_ids(tokenizer, text)
+
+
+def _text_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False).input_ids)

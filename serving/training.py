@@ -1,0 +1,98 @@
+"""Trains one LoRA adapter from one dataset: a deterministic run whose result is an artifact.
+
+    python -m serving.training --home HOME --dataset REFERENCE --base REFERENCE
+
+Model libraries are loaded only when there is something to train.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from byline.artifacts import Artifact, ArtifactStore
+from byline.canonical import Json
+from byline.errors import StartFailed
+from byline.home import Home
+from serving.progress import Report, json_lines
+from serving.recipes import LoraShape, RunSettings, cores, library_versions
+
+TRAINING = 1  # raise when the code's result changes and nothing in the recipe says so
+
+
+def recipe_of(dataset: Artifact, base: Artifact, threads: int) -> Mapping[str, Json]:
+    """Everything that decides the adapter's bytes on one kind of machine."""
+    return {
+        "dataset": dataset.sha256,
+        "base": base.sha256,
+        "training": TRAINING,
+        "lora": asdict(LoraShape()),
+        "run": asdict(RunSettings()),
+        "threads": threads,
+        "libraries": library_versions(),
+    }
+
+
+def train(
+    store: ArtifactStore, dataset: Artifact, base: Artifact, threads: int, report: Report
+) -> Artifact:
+    """The adapter's artifact, trained unless its recipe was followed before."""
+    recipe = recipe_of(dataset, base, threads)
+    found = store.find("adapters", recipe)
+    if found is not None:
+        return found
+    with store.build("adapters", dataset.name, recipe) as folder:
+        _train_into(folder, dataset, base, threads, report)
+    found = store.find("adapters", recipe)
+    if found is None:
+        raise StartFailed(f"the adapter {dataset.name} was trained and can't be found again")
+    return found
+
+
+def _train_into(
+    folder: Path, dataset: Artifact, base: Artifact, threads: int, report: Report
+) -> None:
+    from byline.datasets import read_dataset
+    from serving.checkpoints import load_base_model, load_tokenizer
+    from serving.fine_tuning import be_deterministic, fine_tune
+    from serving.lora import add_lora, save_lora
+    from serving.rows import encode
+
+    be_deterministic(threads)
+    rows = encode(load_tokenizer(base.path), read_dataset(dataset).examples)
+    model = add_lora(load_base_model(base.path), LoraShape())
+    losses = fine_tune(model, rows, RunSettings(), report)
+    save_lora(model, folder, base.reference)
+    (folder / "losses.json").write_text(json.dumps(losses))
+
+
+def summary(adapter: Artifact) -> dict[str, Json]:
+    """The result to report: reference, and mean loss (nats a token) of the first and last epoch."""
+    losses: list[float] = json.loads((adapter.path / "losses.json").read_text())
+    return {
+        "reference": adapter.reference,
+        "steps": len(losses),
+        "loss_first_step": round(losses[0], 4),
+        "loss_last_steps": round(sum(losses[-8:]) / len(losses[-8:]), 4),
+    }
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(description="Train one LoRA adapter.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--dataset", required=True, help="reference of a dataset artifact")
+    parser.add_argument("--base", required=True, help="reference of a base artifact")
+    parser.add_argument("--threads", type=int, default=cores(), help="torch threads")
+    arguments = parser.parse_args()
+    store = ArtifactStore(Home(arguments.home).artifacts)
+    with json_lines() as lines:
+        dataset = store.open("datasets", arguments.dataset)
+        base = store.open("base", arguments.base)
+        adapter = train(store, dataset, base, arguments.threads, lines.progress)
+        lines.result(summary(adapter))
+
+
+if __name__ == "__main__":
+    main()

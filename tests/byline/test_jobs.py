@@ -1,0 +1,90 @@
+"""A job waits until it is acknowledged, whichever worker dies with it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from byline import jobs as jobs_module
+from byline.errors import LedgerUnavailable
+from byline.jobs import Jobs
+from byline.ledger import Ledger
+from tests.byline.cases import ADAPTER, NOW_MS, captured
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def jobs(redis_url: str, ledger_name: str) -> AsyncIterator[Jobs]:
+    opened = await Jobs.open(redis_url, consumer="first", name=ledger_name)
+    yield opened
+    await opened.close()
+
+
+async def test_each_choice_with_a_pool_is_one_job(ledger: Ledger, jobs: Jobs) -> None:
+    inference = await captured(ledger, (300, 0, 200))
+    claimed = await jobs.claim(count=10, block_ms=0)
+    assert [(job.inference, job.ordinal, job.pool_nano) for job in claimed] == [
+        (inference, 0, 300), (inference, 2, 200),
+    ]  # fmt: skip
+    assert claimed[0].adapter_version == ADAPTER
+    assert claimed[0].attempts == 1
+    assert await jobs.claim(count=10, block_ms=1) == []
+
+
+async def test_jobs_captured_before_any_worker_are_not_missed(
+    ledger: Ledger, redis_url: str, ledger_name: str
+) -> None:
+    await captured(ledger)
+    jobs = await Jobs.open(redis_url, consumer="late", name=ledger_name)
+    assert len(await jobs.claim(count=1, block_ms=1)) == 1
+    await jobs.close()
+
+
+async def test_an_acknowledged_job_is_gone(ledger: Ledger, jobs: Jobs) -> None:
+    await captured(ledger)
+    await captured(ledger)
+    first, second = await jobs.claim(count=2, block_ms=1)
+    assert await jobs.waiting(now_ms=NOW_MS + 1_500) == (2, 1.5)
+    await jobs.acknowledge(first)
+    await jobs.acknowledge(first)
+    assert await jobs.waiting(now_ms=NOW_MS - 1) == (1, 0.0)
+    await jobs.acknowledge(second)
+    assert await jobs.waiting(now_ms=NOW_MS) == (0, 0.0)
+
+
+async def test_a_restarted_worker_finds_its_own_jobs_at_once(
+    ledger: Ledger, jobs: Jobs, redis_url: str, ledger_name: str
+) -> None:
+    await captured(ledger)
+    (job,) = await jobs.claim(count=1, block_ms=1)
+    again = await Jobs.open(redis_url, consumer="first", name=ledger_name)
+    (taken,) = await again.claim(count=1, block_ms=1)
+    assert (taken.message_id, taken.attempts) == (job.message_id, 2)
+    assert await again.claim(count=1, block_ms=1) == []
+    await again.close()
+
+
+async def test_a_dead_workers_jobs_go_to_another(
+    ledger: Ledger, jobs: Jobs, redis_url: str, ledger_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await captured(ledger)
+    (job,) = await jobs.claim(count=1, block_ms=1)
+    other = await Jobs.open(redis_url, consumer="second", name=ledger_name)
+    assert await other.claim(count=1, block_ms=1) == []  # it may still be at work
+    monkeypatch.setattr(jobs_module, "JOB_IDLE_SECONDS", 0.0)
+    (taken,) = await other.claim(count=1, block_ms=1)
+    assert (taken.message_id, taken.attempts) == (job.message_id, 2)
+    await other.close()
+
+
+async def test_no_server_is_unavailable(ledger_name: str) -> None:
+    with pytest.raises(LedgerUnavailable):
+        await Jobs.open("unix:///nothing.sock", consumer="first", name=ledger_name)
+
+
+async def test_a_name_that_is_no_stream_is_not_opened(
+    ledger: Ledger, redis_url: str, ledger_name: str
+) -> None:
+    await ledger._redis.set(ledger._keys.jobs, "not ours")
+    with pytest.raises(LedgerUnavailable, match="WRONGTYPE"):
+        await Jobs.open(redis_url, consumer="first", name=ledger_name)

@@ -1,0 +1,357 @@
+"""Fakes for unit tests: the contracts' methods in memory, failing before or after writing.
+
+They subclass the real classes, so that a method whose signature drifts fails the type check.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from aiohttp import web
+
+from byline.api_keys import ApiKeys
+from byline.errors import (
+    InsufficientFunds,
+    KeyConflict,
+    LedgerRefused,
+    LedgerUnavailable,
+    Unauthenticated,
+)
+from byline.ledger import Ledger
+from byline.records import (
+    Attribution,
+    AttributionState,
+    Caller,
+    Capture,
+    EarningsLine,
+    InferenceRecord,
+    KeyRole,
+    Leg,
+    Posted,
+)
+
+Failure = Literal["before", "after"]  # without having written, or having written: both unknown
+
+
+class FakeLedger(Ledger):
+    """Holds, captures, voids and attributions in memory; balances of applications only."""
+
+    def __init__(self) -> None:
+        self.funds: dict[str, int] = {"shop": 10**9}
+        self.holds: dict[str, tuple[str, int, int]] = {}
+        self.captures: dict[str, Capture] = {}
+        self.voids: list[str] = []
+        self.attributions: dict[str, list[Attribution]] = {}
+        self.lines: dict[str, list[EarningsLine]] = {}
+        self.attempts: list[str] = []  # the operations that were tried, in order
+        self.failures: dict[str, deque[Failure]] = {}
+        self.refusals: dict[str, deque[Exception]] = {}
+        self.away = False
+        self.capture_pause = 0.0
+        self._posted: dict[str, object] = {}
+
+    def fail(self, operation: str, *failures: Failure) -> None:
+        """Fail the next posts of an operation, in this order."""
+        self.failures[operation] = deque(failures)
+
+    def _post(self, operation: str, inference: str, payload: object) -> bool:
+        """True if this is new; raises as the real ledger would."""
+        self.attempts.append(operation)
+        if refusals := self.refusals.get(operation):
+            raise refusals.popleft()
+        failure = self._next_failure(operation)
+        if failure == "before":
+            raise LedgerUnavailable(f"{operation}: no answer")
+        key = f"{inference}/{operation}"
+        known = self._posted.setdefault(key, payload)
+        if known != payload:
+            raise KeyConflict(f"{key} came with another payload")
+        return known is payload
+
+    def _next_failure(self, operation: str) -> Failure | None:
+        if self.away:
+            return "before"
+        queue = self.failures.get(operation)
+        return queue[0] if queue else None
+
+    def _answered(self, operation: str, *, new: bool) -> Posted:
+        if queue := self.failures.get(operation):
+            queue.popleft()
+            raise LedgerUnavailable(f"{operation}: the answer was lost")
+        return Posted(len(self._posted), duplicate=not new)
+
+    def _begin(self, operation: str, inference: str, payload: object) -> bool:
+        try:
+            return self._post(operation, inference, payload)
+        except LedgerUnavailable:
+            if queue := self.failures.get(operation):
+                queue.popleft()
+            raise
+
+    async def close(self) -> None:
+        self.attempts.append("close")
+
+    async def ping(self) -> None:
+        if self.away:
+            raise LedgerUnavailable("ping: no answer")
+
+    async def hold(
+        self, inference: str, application: str, nano: int, *, expires_ms: int, time_ms: int
+    ) -> Posted:
+        new = self._begin("hold", inference, (application, nano, expires_ms))
+        if new:
+            if self.funds.get(application, 0) < nano:
+                del self._posted[f"{inference}/hold"]
+                raise InsufficientFunds(f"'{application}' can't pay {nano} nano-USD")
+            self.funds[application] -= nano
+            self.holds[inference] = (application, nano, expires_ms)
+        return self._answered("hold", new=new)
+
+    async def capture(self, capture: Capture, *, time_ms: int) -> Posted:
+        await asyncio.sleep(self.capture_pause)
+        new = self._begin("capture", capture.inference, capture)
+        if new:
+            application, nano, _ = self.holds.pop(capture.inference)
+            assert nano == capture.held_nano >= capture.charge_nano
+            parts = sum(leg.nano for leg in capture.credits) + sum(capture.pools)
+            assert parts == capture.charge_nano
+            self.funds[application] += nano - capture.charge_nano
+            self.captures[capture.inference] = capture
+            self.attributions.setdefault(capture.inference, _first_states(capture))
+        return self._answered("capture", new=new)
+
+    async def void(self, inference: str, application: str, *, time_ms: int) -> Posted:
+        new = self._begin("void", inference, application)
+        if new:
+            if inference not in self.holds:
+                raise LedgerRefused(f"nothing is held for {inference}")
+            _, nano, _ = self.holds.pop(inference)
+            self.funds[application] += nano
+            self.voids.append(inference)
+        return self._answered("void", new=new)
+
+    async def expired_holds(self, *, now_ms: int, limit: int = 100) -> list[str]:
+        return [name for name, (_, _, expires) in self.holds.items() if expires <= now_ms][:limit]
+
+    async def expire(self, inference: str, *, time_ms: int) -> Posted | None:
+        if inference not in self.holds:
+            return None
+        application, nano, _ = self.holds.pop(inference)
+        self.funds[application] += nano
+        return Posted(0)
+
+    async def inference(self, inference: str) -> InferenceRecord | None:
+        if self.away:
+            raise LedgerUnavailable("read: no answer")
+        capture = self.captures.get(inference)
+        if capture is None:
+            return None
+        legs = {leg.account: leg.nano for leg in capture.credits}
+        if capture.pools:
+            legs[f"open:{inference}"] = sum(capture.pools)
+        return InferenceRecord(capture, 1_000, legs, tuple(self.attributions[inference]))
+
+    async def balance(self, account: str) -> int:
+        name = account.removeprefix("contrib:")
+        return sum(line.nano for line in self.lines.get(name, ()))
+
+    async def earnings_lines(self, contributor: str, *, limit: int = 50) -> list[EarningsLine]:
+        return self.lines.get(contributor, [])[:limit]
+
+
+def _first_states(capture: Capture) -> list[Attribution]:
+    state = AttributionState.SKIPPED if capture.skipped else AttributionState.PENDING
+    return [
+        Attribution(
+            capture.inference, ordinal, state, capture.skipped, capture.adapter_version,
+            capture.index, pool_nano=capture.pools[ordinal] if capture.pools else 0,
+        )
+        for ordinal in range(len(capture.usage.completion_tokens))
+    ]  # fmt: skip
+
+
+class FakeKeys(ApiKeys):
+    """Keys by their secret."""
+
+    def __init__(self, callers: Mapping[str, Caller]) -> None:
+        self.callers = dict(callers)
+        self.away = False
+
+    async def find(self, secret: str) -> Caller:
+        if self.away:
+            raise LedgerUnavailable("look up an API key: no answer")
+        if secret not in self.callers:
+            raise Unauthenticated("the API key is not known")
+        return self.callers[secret]
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class FakeRoute:
+    """What a router answers."""
+
+    adapter: str | None
+    confidence: float
+    runner_up: str | None
+
+
+class FakeRouter:
+    """Routes by a word in the text; nothing found is below the floor."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self.words = words
+
+    def route(self, text: str) -> FakeRoute:
+        for word, adapter in self.words.items():
+            if word in text:
+                return FakeRoute(adapter, 0.9, "cyber")
+        return FakeRoute(None, 0.21, "cyber")
+
+
+@dataclass
+class FakeEngine:
+    """An engine on a loopback port. Each token is an id and a word; vLLM's wire form."""
+
+    prompt: list[int] = field(default_factory=lambda: [11, 12, 13])
+    choices: list[list[int]] = field(default_factory=lambda: [[101, 102, 103]])
+    piece_bytes: int = 0  # cut the stream into writes of this many bytes; 0: an event a write
+    pause: float = 0.0  # before the answer, and between two events of a stream
+    keep_alive: bool = False
+    has_usage: bool = True
+    usage_off_by: int = 0
+    stop_after: int | None = None  # events, then the connection is cut
+    hang_after: int | None = None  # events, then nothing comes until the client goes away
+    refuses: tuple[int, object] | None = None
+    error_after: int | None = None  # events, then vLLM's error event
+    answer: bytes | None = None  # in the place of a plain answer
+    healthy: bool = True
+    asked: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    sent: bytes = b""
+    aborted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._handle)
+        app.router.add_post("/v1/completions", self._handle)
+        app.router.add_get("/health", self._health)
+        return app
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(status=200 if self.healthy else 503)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        fields = json.loads(await request.read())
+        self.asked.append((request.path, dict(request.headers), fields))
+        if self.refuses is not None:
+            return web.json_response(self.refuses[1], status=self.refuses[0])
+        try:
+            if not fields.get("stream"):
+                return await self._plain(request, fields)
+            return await self._stream(request, fields)
+        except (asyncio.CancelledError, ConnectionError):
+            self.aborted.set()
+            raise
+
+    async def _plain(self, request: web.Request, fields: dict[str, Any]) -> web.Response:
+        await asyncio.sleep(self.pause)
+        if self.stop_after == 0:
+            assert request.transport is not None
+            request.transport.abort()
+        self.sent = self.answer or json.dumps(self._whole(request.path, fields)).encode()
+        return web.Response(body=self.sent, content_type="application/json")
+
+    def _whole(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
+        is_chat = path.endswith("chat/completions")
+        choices: list[dict[str, Any]] = []
+        for index, ids in enumerate(self.choices):
+            text = "".join(f" w{token}" for token in ids)
+            choice: dict[str, Any] = {"index": index, "finish_reason": "stop", "token_ids": ids}
+            if is_chat:
+                choice["message"] = {"role": "assistant", "content": text}
+            else:
+                choice |= {"text": text, "prompt_token_ids": self.prompt}
+            choices.append(choice)
+        name = "chat.completion" if is_chat else "text_completion"
+        whole = {"id": "x", "object": name, "created": 1, "model": fields["model"]}
+        if is_chat:
+            whole["prompt_token_ids"] = self.prompt
+        return {**whole, "choices": choices, "usage": self._usage()}
+
+    def _usage(self) -> dict[str, int]:
+        completion = sum(len(ids) for ids in self.choices) + self.usage_off_by
+        total = len(self.prompt) + completion
+        counts = {"prompt_tokens": len(self.prompt), "completion_tokens": completion}
+        return {**counts, "total_tokens": total}
+
+    async def _stream(self, request: web.Request, fields: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await asyncio.sleep(self.pause)
+        await response.prepare(request)
+        for number, event in enumerate(self.events(request.path, fields)):
+            if number == self.stop_after:
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            if number == self.hang_after:
+                await asyncio.sleep(60)
+            if number == self.error_after:
+                event = b'data: {"error": {"message": "lost /srv/models/base/x.bin", "code": 500}}\n\n'
+            for piece in self._pieces(event):
+                self.sent += piece
+                await response.write(piece)
+            await asyncio.sleep(self.pause)
+        return response
+
+    def _pieces(self, event: bytes) -> Iterable[bytes]:
+        size = self.piece_bytes or len(event)
+        return (event[start : start + size] for start in range(0, len(event), size))
+
+    def events(self, path: str, fields: dict[str, Any]) -> list[bytes]:
+        """The whole stream, an event each."""
+        is_chat = path.endswith("chat/completions")
+        chunks: list[dict[str, Any]] = []
+        if is_chat:
+            chunks = [
+                {"index": index, "delta": {"role": "assistant", "content": ""}}
+                for index in range(len(self.choices))
+            ]
+        for place in range(max(len(ids) for ids in self.choices)):
+            for index, ids in enumerate(self.choices):
+                if place < len(ids):
+                    chunks.append(self._chunk(is_chat, index, ids, place))
+        name = "chat.completion.chunk" if is_chat else "text_completion"
+        head = {"id": "x", "object": name, "created": 1, "model": fields["model"]}
+        bodies = [{**head, "choices": [chunk]} for chunk in chunks]
+        if is_chat:
+            bodies[0]["prompt_token_ids"] = self.prompt
+        if self.has_usage and fields.get("stream_options", {}).get("include_usage"):
+            bodies.append({**head, "choices": [], "usage": self._usage()})
+        dumped = [json.dumps(body, separators=(",", ":")).encode() for body in bodies]
+        events = [b"data: %s\n\n" % body for body in dumped]
+        if self.keep_alive:
+            events.insert(1, b": keep-alive\n\n")
+        return [*events, b"data: [DONE]\n\n"]
+
+    def _chunk(self, is_chat: bool, index: int, ids: list[int], place: int) -> dict[str, Any]:
+        # The text imitates what the gateway looks for, as a model's answer may.
+        word = f' w{ids[place]} "choices":[] data: [DONE]'
+        last = place == len(ids) - 1
+        chunk: dict[str, Any] = {
+            "index": index, "token_ids": [ids[place]], "finish_reason": "stop" if last else None,
+        }  # fmt: skip
+        if is_chat:
+            return {**chunk, "delta": {"content": word}}
+        return {**chunk, "text": word, "prompt_token_ids": None if place else self.prompt}
+
+
+def settled(attribution: Attribution, **changes: Any) -> Attribution:
+    """A pending attribution as a worker would leave it."""
+    return replace(attribution, **changes)
+
+
+__all__ = ["FakeEngine", "FakeKeys", "FakeLedger", "FakeRouter", "KeyRole", "Leg", "settled"]

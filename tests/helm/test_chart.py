@@ -1,0 +1,183 @@
+"""The chart renders with the real helm, and the rules that guard it notice what breaks them."""
+
+import copy
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from byline.redis_server import bundled_server, stop
+from helm.check_chart import RENDERINGS, Helm, check, problems_of
+from helm.get_tools import get_tools
+from helm.rules import broken_rules, title
+
+pytestmark = pytest.mark.slow  # the first run fetches helm, 38 MB
+Manifests = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def helm() -> Helm:
+    """The real helm; where it can't be fetched, these tests fail with the reason."""
+    return Helm(get_tools()["helm"])
+
+
+@pytest.fixture(scope="module")
+def rendered(helm: Helm) -> Manifests:
+    """The chart with its default values."""
+    return [dict(manifest) for manifest in helm.render({})]
+
+
+def pod_of(manifests: Manifests, name: str) -> dict[str, Any]:
+    """The pod of one workload."""
+    workload = next(m for m in manifests if title(m) == name)
+    pod: dict[str, Any] = workload["spec"]["template"]["spec"]
+    return pod
+
+
+def policy_of(manifests: Manifests, name: str) -> dict[str, Any]:
+    """The specification of one network policy."""
+    policy = next(m for m in manifests if title(m) == f"NetworkPolicy/{name}")
+    found: dict[str, Any] = policy["spec"]
+    return found
+
+
+def test_the_chart_has_no_problems(helm: Helm) -> None:
+    report = check(helm)
+    assert report["problems"] == []
+    assert report["manifests"].keys() == RENDERINGS.keys()
+
+
+def test_a_field_that_kubernetes_does_not_know_is_a_problem(rendered: Manifests) -> None:
+    manifests = copy.deepcopy(rendered)
+    pod_of(manifests, "Deployment/byline-gateway")["containers"][0]["livelinessProbe"] = {}
+    assert any("livelinessProbe" in problem for problem in problems_of(manifests))
+
+
+def test_a_kind_without_a_schema_is_a_problem(rendered: Manifests) -> None:
+    unknown = {"apiVersion": "x.example/v1", "kind": "Unknown", "metadata": {"name": "x"}}
+    assert any("Couldn't find schema" in problem for problem in problems_of([*rendered, unknown]))
+
+
+BREAKS: dict[str, tuple[str, Callable[[Manifests], object]]] = {
+    "a container without a probe": (
+        "has no readinessProbe",
+        lambda m: pod_of(m, "Deployment/byline-engine")["containers"][0].pop("readinessProbe"),
+    ),
+    "a container without a limit": (
+        "has no memory limit",
+        lambda m: pod_of(m, "Deployment/byline-worker")["containers"][0].pop("resources"),
+    ),
+    "a writable image": (
+        "readOnlyRootFilesystem",
+        lambda m: pod_of(m, "StatefulSet/byline-redis")["containers"][0].pop("securityContext"),
+    ),
+    "an image without a tag": (
+        "without a tag",
+        lambda m: pod_of(m, "Deployment/byline-engine")["containers"][0].update(image="engine"),
+    ),
+    "root": (
+        "may run as root",
+        lambda m: pod_of(m, "Deployment/byline-gateway").update(securityContext={}),
+    ),
+    "service links": (
+        "enableServiceLinks is not off",
+        lambda m: pod_of(m, "Deployment/byline-gateway").pop("enableServiceLinks"),
+    ),
+    "a password in a manifest": (
+        "holds a password",
+        lambda m: pod_of(m, "Deployment/byline-gateway")["containers"][0]["env"].append(
+            {"name": "X", "value": "redis://:hunter2@ledger:6379/0"}
+        ),
+    ),
+    "a secret as a plain value": (
+        "is not taken from a Secret",
+        lambda m: pod_of(m, "Deployment/byline-gateway")["containers"][0]["env"].append(
+            {"name": "X_PASSWORD", "value": "hunter2"}
+        ),
+    ),
+    "a missing volume": (
+        "mounts tmp",
+        lambda m: pod_of(m, "Deployment/byline-gateway").update(volumes=[]),
+    ),
+    "a grace period that is too short": (
+        "is killed before",
+        lambda m: pod_of(m, "Deployment/byline-gateway").update(terminationGracePeriodSeconds=300),
+    ),
+    "an engine that everybody reaches": (
+        "engine may be reached by ['anyone']",
+        lambda m: policy_of(m, "byline-engine")["ingress"][0].pop("from"),
+    ),
+    "a ledger that the engine reaches": (
+        "redis may be reached by ['anyone', 'gateway', 'worker']",
+        lambda m: policy_of(m, "byline-redis")["ingress"][0]["from"].append(
+            {"namespaceSelector": {}}
+        ),
+    ),
+    "a pod without a policy": (
+        "has no network policy",
+        lambda m: policy_of(m, "byline-worker")["policyTypes"].remove("Egress"),
+    ),
+    "two of one name": ("is there twice", lambda m: m.append(m[0])),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_the_rules_notice(name: str, rendered: Manifests) -> None:
+    says, break_it = BREAKS[name]
+    manifests = copy.deepcopy(rendered)
+    assert broken_rules(manifests) == []
+    break_it(manifests)
+    assert any(says in sentence for sentence in broken_rules(manifests)), broken_rules(manifests)
+
+
+def test_the_dashboard_and_the_alerts_are_in_the_chart_byte_for_byte(rendered: Manifests) -> None:
+    folder = Path(__file__).parents[2] / "helm/dashboards"
+    data = {title(m): m["data"] for m in rendered if m["kind"] == "ConfigMap"}
+    dashboard = data["ConfigMap/byline-dashboard"]["byline.json"]
+    assert dashboard.strip() == (folder / "byline.json").read_text().strip()
+    alerts = data["ConfigMap/byline-alerts"]["byline.yaml"]
+    assert alerts.strip() == (folder / "alerts.yaml").read_text().strip()
+
+
+def test_the_ledgers_server_starts_as_the_chart_starts_it(
+    rendered: Manifests, tmp_path: Path
+) -> None:
+    """The chart's own script and configuration, on a real server: a password, and no money lost."""
+    data = next(m["data"] for m in rendered if title(m) == "ConfigMap/byline-redis")
+    (tmp_path / "valkey-server").symlink_to(bundled_server())
+    socket = tmp_path / "s"
+    config = data["server.conf"].replace("port 6379", f"port 0\nunixsocket {socket}")
+    (tmp_path / "server.conf").write_text(config.replace("/data", str(tmp_path)))
+    script = data["start.sh"].replace("/etc/ledger", str(tmp_path))
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LEDGER_PASSWORD": "p4ss"}
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(["sh", "-c", script], env=env, stdout=log, stderr=log)
+    try:
+        wait_until_it_listens(socket)
+        with (
+            redis.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0)) as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            stranger.ping()
+        with redis.Redis(
+            unix_socket_path=str(socket), password="p4ss", decode_responses=True
+        ) as client:
+            durable = {"appendonly": "yes", "appendfsync": "always", "save": ""}
+            wanted = {**durable, "maxmemory-policy": "noeviction", "maxmemory": str(2**30)}
+            assert client.config_get(*wanted) == wanted
+    finally:
+        stop(server)
+
+
+def wait_until_it_listens(socket: Path) -> None:
+    """Return once the server's socket is there."""
+    deadline = time.monotonic() + 10
+    while not socket.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
