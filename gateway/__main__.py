@@ -81,8 +81,9 @@ def main() -> int:
     try:
         settings = GatewaySettings()
     except ValidationError as problem:
-        places = ", ".join(str(error["loc"][0]) for error in problem.errors())
-        sys.stderr.write(f"BYLINE_GATEWAY_ settings are not valid ({places}): {problem}\n")
+        for error in problem.errors():  # never the value: an address may carry a password
+            name = str(error["loc"][0]).upper()
+            sys.stderr.write(f"BYLINE_GATEWAY_{name} is not valid: {error['msg']}\n")
         return 2
     log_to_stderr(settings.log_level)
     # Before uvicorn listens for these, and when it raises them once more after a clean stop.

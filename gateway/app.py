@@ -1,6 +1,5 @@
 """`build_app`: the only wiring of this program."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,7 +9,6 @@ from gateway.attributions import attributions_routes
 from gateway.charging import Charging
 from gateway.contributors import contributors_routes
 from gateway.errors import add_error_handlers
-from gateway.expiry import expire_holds
 from gateway.health import health_routes
 from gateway.inferences import Inferences, inference_routes
 from gateway.middleware import LimitBody, ObserveRequests
@@ -32,9 +30,7 @@ def build_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        expiry = asyncio.create_task(expire_holds(services.ledger, services.clock_ms))
         yield
-        expiry.cancel()
         await charging.drain(services.limits.shutdown_seconds)
         await services.engine.close()
         await services.keys.close()

@@ -1,12 +1,13 @@
 """The engine's HTTP interface: one connection pool, its timeouts, and its failures as our errors.
 
-Nothing here is retried but a connection that the engine had closed before it read the request.
+Nothing is sent twice, except on an idle connection that the engine had closed meanwhile.
 """
 
 import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Self
 
 import aiohttp
@@ -18,6 +19,7 @@ from byline.limits import ENGINE_CONNECT_SECONDS, ENGINE_IDLE_SECONDS
 KEEP_ALIVE_SECONDS = 4.0
 PROBE_SECONDS = 2.0
 ERROR_BYTES_MAX = 65_536
+DISCONNECTED = (aiohttp.ServerDisconnectedError, ConnectionResetError)
 PASSED_ON = frozenset({400, 413, 422})  # the engine's judgement of what the client asked
 
 
@@ -28,6 +30,13 @@ class Ask:
     path: str
     body: bytes
     inference: str
+
+
+@dataclass(slots=True)
+class Connection:
+    """What is known of the connection that one request went out on."""
+
+    reused: bool = False
 
 
 class EngineStream:
@@ -74,6 +83,7 @@ class EngineClient:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"accept-encoding": "identity", "content-type": "application/json"},
+            trace_configs=[_noting_reuse()],
         )
         return cls(session, url)
 
@@ -106,29 +116,47 @@ class EngineClient:
             raise EngineUnavailable("The engine was not reached.") from problem
 
     async def _send(self, ask: Ask) -> aiohttp.ClientResponse:
+        connection = Connection()
         try:
-            response = await self._post(ask)
-        except aiohttp.ServerDisconnectedError:
+            response = await self._post(ask, connection)
+        except EngineBroke as problem:
+            if not (connection.reused and isinstance(problem.__cause__, DISCONNECTED)):
+                raise
             # An idle connection that the engine closed just then. Nothing was served, and an
-            # inference is charged once however often it is asked: ask on a new connection.
-            try:
-                response = await self._post(ask)
-            except aiohttp.ServerDisconnectedError as problem:
-                raise EngineBroke("The engine closed the connection.") from problem
+            # inference is charged once however often it is asked: ask once more.
+            response = await self._post(ask, Connection())
         if response.status != 200:
             raise await _refusal(response)
         return response
 
-    async def _post(self, ask: Ask) -> aiohttp.ClientResponse:
-        headers = {"x-request-id": ask.inference}
+    async def _post(self, ask: Ask, connection: "Connection") -> aiohttp.ClientResponse:
         try:
-            return await self._session.post(self._url + ask.path, data=ask.body, headers=headers)
-        except aiohttp.ServerDisconnectedError:
-            raise
+            return await self._session.post(
+                self._url + ask.path,
+                data=ask.body,
+                headers={"x-request-id": ask.inference},
+                trace_request_ctx=connection,
+            )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as problem:
             raise EngineUnavailable("The engine was not reached.") from problem
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise EngineBroke("The engine did not answer.") from problem
+
+
+def _noting_reuse() -> aiohttp.TraceConfig:
+    """Tells each request's `Connection` whether it had been used before."""
+
+    async def note(
+        _: aiohttp.ClientSession,
+        context: SimpleNamespace,
+        __: aiohttp.TraceConnectionReuseconnParams,
+    ) -> None:
+        if isinstance(context.trace_request_ctx, Connection):
+            context.trace_request_ctx.reused = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(note)
+    return config
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> EngineError:

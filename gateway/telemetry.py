@@ -15,6 +15,11 @@ class Telemetry:
         registry = CollectorRegistry()
         self.registry = registry
         ProcessCollector(registry=registry)
+        self._add_request_metrics(registry)
+        self._add_answer_metrics(registry)
+        self._add_ledger_metrics(registry)
+
+    def _add_request_metrics(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "byline_requests", "Requests answered.", ["route", "model", "status"], registry=registry
         )
@@ -39,15 +44,17 @@ class Telemetry:
             buckets=LONG,
             registry=registry,
         )
+        self.in_flight = Gauge(
+            "byline_requests_in_flight", "Requests not answered yet.", registry=registry
+        )
+
+    def _add_answer_metrics(self, registry: CollectorRegistry) -> None:
         self.first_token_seconds = Histogram(
             "byline_first_token_seconds",
             "From a streamed request's first byte to its answer's first event.",
             ["model"],
             buckets=LONG,
             registry=registry,
-        )
-        self.in_flight = Gauge(
-            "byline_requests_in_flight", "Requests not answered yet.", registry=registry
         )
         self.tokens = Counter(
             "byline_tokens", "Tokens charged for.", ["model", "kind"], registry=registry
@@ -64,7 +71,6 @@ class Telemetry:
             "byline_auto_routed", "Answers to `auto`, by what answered.", ["model"],
             registry=registry,
         )  # fmt: skip
-        self._add_ledger_metrics(registry)
 
     def _add_ledger_metrics(self, registry: CollectorRegistry) -> None:
         self.ledger_posts = Counter(

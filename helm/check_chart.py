@@ -34,7 +34,7 @@ RENDERINGS: Mapping[str, Mapping[str, Any]] = {
             "resources": {"limits": {"memory": "24Gi", "nvidia.com/gpu": 1}},
             "nodeSelector": {"accelerator": "nvidia"},
             "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
-            "env": {"BYLINE_ENGINE_LOG_LEVEL": "INFO"},
+            "env": {"BYLINE_ENGINE_MAX_SEQUENCES": 256},
         }
     },
     "own ledger, own volume": {

@@ -2,9 +2,9 @@
 
     python requirements/pin.py            (in a throw-away virtual environment)
 
-Each list is complete, so `pip install --no-deps -r` installs exactly it. torchvision, torchaudio and
-torchcodec are left out of the CPU list on purpose: the engine asks for them, only CUDA builds exist,
-and torchvision without CUDA breaks `import transformers`. An address never gets into a list.
+Each list is complete, so `pip install --no-deps -r` installs exactly it. torchvision, torchaudio
+and torchcodec are left out of the CPU list on purpose: the engine asks for them, only CUDA builds
+exist, and torchvision without CUDA breaks `import transformers`. No address gets into a list.
 """
 
 import json
@@ -48,24 +48,20 @@ def main() -> None:
     """Resolve everything the CPU machine gets in one go, so that the lists agree with each other."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    gateway = project["dependencies"]
-    everything = resolve([*gateway, *extras["cpu"], *extras["dev"]])
-    constrained = [f"{name}=={version}" for name, version in everything.items()]
-    gateway_names = resolve(
-        [str(Requirement(line)) for line in gateway] + _only(constrained, gateway)
-    )
-    engine_names = resolve([*gateway, *extras["cpu"]])
-    write("gateway", {name: everything[name] for name in gateway_names})
-    write("cpu", {name: everything[name] for name in engine_names},
-          {*gateway_names, *LEFT_OUT_OF_CPU})  # fmt: skip
-    write("dev", everything, {*engine_names, *gateway_names, *LEFT_OUT_OF_CPU})
-    write("gpu", resolve([*gateway, *extras["gpu"]]), gateway_names)
-    write("build", resolve(BUILD))
+    everything = resolve([*project["dependencies"], *extras["cpu"], *extras["dev"]])
+    pinned = [f"{name}=={version}" for name, version in everything.items()]
+    gateway = set(resolve([_pinned(line, pinned) for line in project["dependencies"]]))
+    engine = set(resolve([*project["dependencies"], *extras["cpu"]]))
+    write("gateway", {name: everything[name] for name in gateway})
+    write("cpu", {name: everything[name] for name in engine}, gateway | LEFT_OUT_OF_CPU)
+    write("dev", everything, engine | gateway | LEFT_OUT_OF_CPU)
+    write("gpu", resolve([*project["dependencies"], *extras["gpu"]]), gateway)
+    write("build", resolve(BUILD), gateway)
 
 
-def _only(pins: list[str], wanted: list[str]) -> list[str]:
-    names = {canonicalize_name(Requirement(line).name) for line in wanted}
-    return [pin for pin in pins if canonicalize_name(Requirement(pin).name) in names]
+def _pinned(line: str, pins: list[str]) -> str:
+    name = canonicalize_name(Requirement(line).name)
+    return next(pin for pin in pins if pin.startswith(f"{name}=="))
 
 
 if __name__ == "__main__":

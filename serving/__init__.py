@@ -1,1 +1,1 @@
-"""The programs beside the model: the engine launcher, training, gradients and the attribution worker."""
+"""The programs beside the model: the engine's launcher, training, indexing, attribution."""

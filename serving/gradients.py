@@ -13,6 +13,7 @@ Dropout is off; the base model stays as it is served (bfloat16), LoRA's own arit
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -51,9 +52,9 @@ def row_gradients(model: PeftModel, rows: Sequence[Row]) -> RowGradients:
     pulled = torch.autograd.grad(log_probabilities.sum(), outputs)
     columns: list[torch.Tensor] = []
     for layer, dz, dy in zip(watched, pulled[0::2], pulled[1::2], strict=True):
-        x, z = layer.inputs
+        x, z = (entering.detach() for entering in layer.inputs)
         columns.append(torch.einsum("ntr,nti->nri", dz, x).flatten(1))
-        columns.append(torch.einsum("nto,ntr->nor", dy, z.detach()).flatten(1))
+        columns.append(torch.einsum("nto,ntr->nor", dy, z).flatten(1))
     return RowGradients(log_probabilities.detach(), torch.cat(columns, dim=1))
 
 
@@ -63,7 +64,7 @@ def completion_log_probabilities(model: PeftModel, rows: Sequence[Row]) -> torch
     ids = torch.zeros((len(rows), width), dtype=torch.long)
     for index, row in enumerate(rows):
         ids[index, : len(row.ids) - 1] = torch.tensor(row.ids[:-1])
-    causal = model.get_base_model()
+    causal: Any = model.get_base_model()
     hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state
     sums = []
     for states, row in zip(hidden, rows, strict=True):

@@ -8,12 +8,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from byline.canonical import Json
 from serving.recipes import LoraShape
@@ -26,11 +26,19 @@ FIRST = "first"  # PEFT's name of the adapter that is being trained or measured 
 class LoraPart:
     """The two matrices of one adapted layer, as modules that hooks can watch."""
 
-    a: torch.nn.Linear
-    b: torch.nn.Linear
+    a: torch.nn.Module
+    b: torch.nn.Module
+
+    @property
+    def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A [rank, inputs] and B [outputs, rank]."""
+        a, b = self.a.weight, self.b.weight
+        assert isinstance(a, torch.Tensor)
+        assert isinstance(b, torch.Tensor)
+        return a, b
 
 
-def add_lora(base: Any, shape: LoraShape) -> PeftModel:
+def add_lora(base: PreTrainedModel, shape: LoraShape) -> PeftModel:
     """A fresh, trainable adapter in fp32 over the frozen base; the same for the same seed."""
     config = LoraConfig(
         r=shape.rank,
@@ -63,12 +71,12 @@ def save_lora(model: PeftModel, folder: Path, base_reference: str) -> None:
     (folder / "adapter_config.json").write_text(text)
 
 
-def load_lora(model: Any, folder: Path, name: str = FIRST) -> PeftModel:
+def load_lora(model: PreTrainedModel | PeftModel, folder: Path, name: str = FIRST) -> PeftModel:
     """The saved adapter under `name`, on a base model or beside the adapters it has already."""
     if isinstance(model, PeftModel):
-        model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+        model.load_adapter(str(folder), adapter_name=name, is_trainable=True)
         return model
-    return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
+    return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=True)
 
 
 def use_adapter(model: PeftModel, name: str) -> None:
@@ -85,12 +93,10 @@ def lora_parts(model: PeftModel) -> list[LoraPart]:
 
 def lora_size(model: PeftModel) -> int:
     """D: how many weights the active adapter has."""
-    return sum(part.a.weight.numel() + part.b.weight.numel() for part in lora_parts(model))
+    return sum(weight.numel() for part in lora_parts(model) for weight in part.weights)
 
 
 def flat_weights(model: PeftModel) -> torch.Tensor:
     """The active adapter as one vector of D numbers."""
-    matrices = [
-        matrix.weight.detach().flatten() for p in lora_parts(model) for matrix in (p.a, p.b)
-    ]
-    return torch.cat(matrices)
+    weights = [weight for part in lora_parts(model) for weight in part.weights]
+    return torch.cat([weight.detach().flatten() for weight in weights])

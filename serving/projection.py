@@ -42,4 +42,4 @@ class Projection:
             for rows, signs in zip(self._rows, self._signs, strict=True)
         ]
         joined = np.concatenate(blocks) / np.sqrt(self.shape.nonzeros)
-        return joined.astype(np.float32)
+        return np.asarray(joined, dtype=np.float32)

@@ -22,9 +22,9 @@ class LoraShape:
 class RunSettings:
     """Everything that decides a run beside the rows, the base model and the adapter's start."""
 
-    epochs: int = 4
+    epochs: int = 3
     batch_rows: int = 8
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 3e-3
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from byline.records import Example
 
@@ -20,8 +21,8 @@ class Row:
         return self.prompt + self.completion
 
 
-def encode(tokenizer: Any, examples: Sequence[Example]) -> list[Row]:
-    """Each example as the engine would see it: a user's turn, and an answer with its end of turn."""
+def encode(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Row]:
+    """Each example as the engine would see it: a user's turn, an answer and its end of turn."""
     return [
         Row(
             prompt=_prompt_ids(tokenizer, example.prompt),
@@ -31,12 +32,12 @@ def encode(tokenizer: Any, examples: Sequence[Example]) -> list[Row]:
     ]
 
 
-def _prompt_ids(tokenizer: Any, prompt: str) -> tuple[int, ...]:
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
     )
-    return _text_ids(tokenizer, text)
+    return _text_ids(tokenizer, str(text))
 
 
-def _text_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+def _text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False).input_ids)

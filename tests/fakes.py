@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiohttp import web
@@ -28,8 +28,6 @@ from byline.records import (
     Capture,
     EarningsLine,
     InferenceRecord,
-    KeyRole,
-    Leg,
     Posted,
 )
 
@@ -213,6 +211,9 @@ class FakeRouter:
         return FakeRoute(None, 0.21, "cyber")
 
 
+ERROR_EVENT = b'data: {"error":{"message":"lost /srv/models/x.bin"}}\n\n'
+
+
 @dataclass
 class FakeEngine:
     """An engine on a loopback port. Each token is an id and a word; vLLM's wire form."""
@@ -246,7 +247,8 @@ class FakeEngine:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         fields = json.loads(await request.read())
-        self.asked.append((request.path, dict(request.headers), fields))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.asked.append((request.path, headers, fields))
         if self.refuses is not None:
             return web.json_response(self.refuses[1], status=self.refuses[0])
         try:
@@ -299,9 +301,7 @@ class FakeEngine:
                 return response
             if number == self.hang_after:
                 await asyncio.sleep(60)
-            if number == self.error_after:
-                event = b'data: {"error": {"message": "lost /srv/models/base/x.bin", "code": 500}}\n\n'
-            for piece in self._pieces(event):
+            for piece in self._pieces(ERROR_EVENT if number == self.error_after else event):
                 self.sent += piece
                 await response.write(piece)
             await asyncio.sleep(self.pause)
@@ -347,11 +347,3 @@ class FakeEngine:
         if is_chat:
             return {**chunk, "delta": {"content": word}}
         return {**chunk, "text": word, "prompt_token_ids": None if place else self.prompt}
-
-
-def settled(attribution: Attribution, **changes: Any) -> Attribution:
-    """A pending attribution as a worker would leave it."""
-    return replace(attribution, **changes)
-
-
-__all__ = ["FakeEngine", "FakeKeys", "FakeLedger", "FakeRouter", "KeyRole", "Leg", "settled"]

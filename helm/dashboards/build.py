@@ -28,7 +28,8 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsMode,
 )
 
-from helm.dashboards.panels import Kind, Panel, rows
+from helm.dashboards.panels import ROWS
+from helm.dashboards.queries import Kind, Panel
 
 OUTPUT = Path(__file__).parent / "byline.json"
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -53,7 +54,7 @@ def build() -> str:
         )
     )
     identifiers = count(1)
-    for row in rows():
+    for row in ROWS:
         board.with_row(dashboard.Row(row.title).id(next(identifiers)))
         for panel in row.panels:
             board.with_panel(_drawn(panel).id(next(identifiers)))

@@ -15,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 # What Grafana puts in before it asks Prometheus.
 GRAFANA_VARIABLES = {"$__rate_interval": "5m", "$__range": "1h"}
+# What Prometheus adds to every sample it scrapes.
+TARGET_LABELS = {"instance", "job"}
 
 
 def expressions_of_dashboard(dashboard_json: str) -> list[str]:
@@ -67,7 +69,9 @@ def missing(expressions: Iterable[str], expositions: Iterable[str]) -> set[str]:
             if name not in exported:
                 lacking.add(name)
             else:
-                lacking |= {f"{name}{{{label}}}" for label in labels - exported[name]}
+                lacking |= {
+                    f"{name}{{{label}}}" for label in labels - exported[name] - TARGET_LABELS
+                }
     return lacking
 
 

@@ -12,7 +12,7 @@ from byline.canonical import canonical_text, sha256_hex
 from byline.errors import InvalidInput, Unauthenticated
 from byline.limits import API_KEY_BYTES
 from byline.records import Caller, KeyRole
-from byline.redis_client import Client, answering, connect
+from byline.redis_client import Client, answering, connect, without_password
 
 KEYS = "byline:api_keys"
 PREFIX = "byl_"
@@ -31,7 +31,7 @@ class ApiKeys:
         """Connect."""
         redis = connect(url)
         try:
-            with answering(f"open the API keys at {url}"):
+            with answering(f"open the API keys at {without_password(url)}"):
                 await redis.ping()
         except BaseException:
             await redis.aclose()

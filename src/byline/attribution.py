@@ -38,7 +38,8 @@ class Measurement:
 
 def attribute(job: AttributionJob, measurement: Measurement) -> Attribution:
     """The attribution of one choice. Raises AttributionFailed if a number is not finite."""
-    numbers = [measurement.lift_nats, *measurement.scores.values()]
+    shown = [example.score for example in measurement.examples]
+    numbers = [measurement.lift_nats, *measurement.scores.values(), *shown]
     if not all(math.isfinite(number) for number in numbers):
         raise AttributionFailed(f"the scores of {job.inference} are not finite")
     positive = {who: score for who, score in measurement.scores.items() if score > 0}
@@ -72,7 +73,7 @@ def _shares(job: AttributionJob, positive: Mapping[str, float]) -> tuple[Share, 
 
 
 def integer_weights(scores: Mapping[str, float]) -> dict[str, int]:
-    """Integers in exactly the proportions of the scores: a float is a fraction of a power of two."""
+    """Integers in exactly the scores' proportions: a float is a fraction over a power of two."""
     fractions = {who: score.as_integer_ratio() for who, score in scores.items()}
     common = max(denominator for _, denominator in fractions.values())
     return {

@@ -11,7 +11,7 @@ from byline.limits import JOB_IDLE_SECONDS
 from byline.poster import Keys
 from byline.records import AttributionJob
 from byline.records_json import job_from
-from byline.redis_client import Client, answering, connect
+from byline.redis_client import Client, answering, connect, without_password
 
 GROUP = "workers"
 BLOCK_MS_MAX = 2_000  # well below the socket's timeout, else waiting looks like a broken server
@@ -37,7 +37,7 @@ class Jobs:
         redis = connect(url)
         stream = Keys(name).jobs
         try:
-            with answering(f"open the jobs at {url}"):
+            with answering(f"open the jobs at {without_password(url)}"):
                 await _make_group(redis, stream)
         except BaseException:
             await redis.aclose()

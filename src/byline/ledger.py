@@ -23,7 +23,7 @@ from byline.records import (
     JournalEntry,
     Posted,
 )
-from byline.redis_client import Client, answering, connect
+from byline.redis_client import Client, answering, connect, without_password
 
 CREDIT_LIMIT_NANO_MAX = 10**15  # a million dollars; and far below what a balance can hold
 REQUIRED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
@@ -71,7 +71,7 @@ class Ledger:
         redis = connect(url, timeout_seconds=timeout_seconds)
         keys = Keys(name)
         try:
-            with answering(f"open the ledger at {url}"):
+            with answering(f"open the ledger at {without_password(url)}"):
                 await _require_safe(redis)
                 epoch = await _epoch(redis, keys)
         except BaseException:

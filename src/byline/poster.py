@@ -19,7 +19,6 @@ from byline.errors import (
     LedgerFenced,
     LedgerFrozen,
     LedgerRefused,
-    LedgerUnavailable,
 )
 from byline.limits import (
     BALANCE_DIGITS_MAX,
@@ -141,8 +140,7 @@ class Poster:
             return None
         if status in REFUSALS:
             raise REFUSALS[status](f"{posting.operation} {posting.inference}: {rest[0]}")
-        if status not in ("posted", "duplicate"):
-            raise LedgerUnavailable(f"{posting.operation} {posting.inference}: answer '{status}'")
+        assert status in ("posted", "duplicate"), f"a script answered '{status}'"
         seq, flag = rest
         return Posted(int(seq), duplicate=status == "duplicate", late=flag == "late")
 

@@ -4,6 +4,7 @@ redis-py repeats a command by default when its answer is late, and so doubles mo
 repeats, under the same event key.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -42,6 +43,11 @@ def connect(url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS) -> Cli
         protocol=2,
     )
     return Redis.from_pool(pool)
+
+
+def without_password(url: str) -> str:
+    """The address as it may be logged."""
+    return re.sub(r"//[^@/]*@", "//***@", url)
 
 
 @contextmanager

@@ -97,9 +97,13 @@ async def test_a_hold_stops_at_the_credit_limit(ledger: Ledger) -> None:
     more = event_id()
     call = ledger.hold(more, "demo", 1, expires_ms=NOW_MS + HOLD_MS, time_ms=NOW_MS)
     await refuses(ledger, call, InsufficientFunds, "credit limit of 500")
+    await ledger.deposit(event_id(), "demo", 100, time_ms=NOW_MS)
+    await ledger.hold(more, "demo", 50, expires_ms=NOW_MS + HOLD_MS, time_ms=NOW_MS)
     await ledger.set_credit_limit("demo", 0)  # what comes back is never refused
+    await ledger.void(more, "demo", time_ms=NOW_MS)
+    assert await ledger.balance("app:demo") == -400
     await ledger.void(inference, "demo", time_ms=NOW_MS)
-    assert await ledger.balance("app:demo") == 1_000
+    assert await ledger.balance("app:demo") == 1_100
     with pytest.raises(LedgerRefused, match="out of bounds"):
         await ledger.set_credit_limit("demo", -1)
 

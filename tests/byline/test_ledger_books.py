@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from byline import journal
 from byline.canonical import canonical_text
 from byline.errors import (
     KeyConflict,
@@ -18,7 +19,7 @@ from byline.ledger import Ledger
 from byline.limits import LEG_NANO_MAX
 from byline.poster import Keys, script_text
 from byline.redis_client import Client
-from tests.byline.cases import NOW_MS, a_capture, captured, event_id, held, refuses
+from tests.byline.cases import NOW_MS, a_capture, an_attribution, captured, event_id, held, refuses
 
 pytestmark = pytest.mark.anyio
 
@@ -38,10 +39,12 @@ async def test_a_frozen_ledger_posts_nothing_until_it_is_thawed(ledger: Ledger) 
 async def test_the_gauges_count_what_waits(ledger: Ledger) -> None:
     assert (await ledger.unfinished()).oldest_pool_ms is None
     await held(ledger)
-    await captured(ledger, (200, 300))
+    inference = await captured(ledger, (200, 300))
     waiting = await ledger.unfinished()
     assert (waiting.holds, waiting.pools, waiting.oldest_pool_ms) == (1, 2, NOW_MS)
     assert waiting.journal_entries == 5
+    await ledger.settle(an_attribution(inference, pool=200), time_ms=NOW_MS)
+    assert (await ledger.unfinished()).pools == 1
 
 
 async def test_a_stale_writer_is_fenced_after_a_rebuild(
@@ -77,6 +80,32 @@ async def test_lost_and_wrong_balances_are_found_and_rebuilt(
 async def test_an_empty_ledger_can_be_checked_and_rebuilt(ledger: Ledger) -> None:
     assert (await ledger.check()).balanced
     assert await ledger.rebuild() == {}
+
+
+async def test_a_long_journal_is_read_a_page_at_a_time(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "PAGE", 2)
+    await captured(ledger)
+    await held(ledger)
+    assert [entry.seq async for entry in ledger.entries()] == [1, 2, 3, 4, 5]
+    assert (await ledger.check()).journal_entries == 5
+    balances = await ledger.balances()
+    assert await ledger.rebuild() == balances
+
+
+async def test_a_rebuild_is_given_up_when_the_journal_grows_meanwhile(
+    ledger: Ledger, ledger_name: str, redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def grow(*_: object) -> None:
+        await redis.xadd(Keys(ledger_name).journal, {"e": "{}"}, id="4-1")
+
+    monkeypatch.setattr(journal.Journal, "_write_folded", grow)
+    await captured(ledger)
+    before = await ledger.balances()
+    with pytest.raises(LedgerRefused, match="grew meanwhile"):
+        await ledger.rebuild()
+    assert await ledger.balances() == before
 
 
 @pytest.mark.parametrize("text", ["{", '{"v":1}', None])

@@ -47,6 +47,7 @@ class Inference:
     application: str
     held: int
     state: str = "held"
+    has_expired: bool = False  # also when it was captured late
     pools: dict[int, int] = field(default_factory=dict)  # the open ones
 
 
@@ -172,12 +173,13 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         inference = self.pick(at)
         time_ms = NOW_MS + (HOLD_MS if waited else 0)
         posted = self.run(self.ledger.expire(inference.id, time_ms=time_ms))
-        if inference.state == "expired":
+        if inference.has_expired:
             assert posted is not None
             assert posted.duplicate
         elif inference.state == "held" and waited:
             assert posted is not None
             self.give_back(inference, "expired")
+            inference.has_expired = True
         else:
             assert posted is None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from openai import APIConnectionError, APIError, OpenAI
+from openai.types.chat import ChatCompletionUserMessageParam
 
 from byline.command.account import ensure_accounts
 from byline.command.programs import Ports, Program, programs, redis_program
@@ -142,7 +143,9 @@ def _ask(stack: Stack, api_key: str, number: int) -> str | None:
     """The inference id of a whole answer, or None if the answer did not come whole."""
     client = OpenAI(base_url=f"{stack.ports.gateway_url}/v1", api_key=api_key, max_retries=0)
     model = ("healthcare", "cybersecurity", "compliance")[number % 3]
-    messages = [{"role": "user", "content": f"Question {number}: what does an auditor look for?"}]
+    messages: list[ChatCompletionUserMessageParam] = [
+        {"role": "user", "content": f"Question {number}: what does an auditor look for?"}
+    ]
     try:
         if number % 2:
             raw = client.chat.completions.with_raw_response.create(

@@ -2,9 +2,11 @@
 
 import json
 import urllib.request
+from pathlib import Path
 
 import pytest
 from openai import APIStatusError, AuthenticationError, NotFoundError, OpenAI
+from openai.types.chat import ChatCompletionUserMessageParam
 
 from byline.command.asking import attribution_of, get_json
 from byline.limits import PPB
@@ -14,7 +16,9 @@ from tests.end_to_end.conftest import Running
 
 pytestmark = pytest.mark.engine
 SPECIALISTS = ("healthcare", "cybersecurity", "compliance")
-QUESTION = [{"role": "user", "content": "What does a broad nasal bridge look like?"}]
+QUESTION: list[ChatCompletionUserMessageParam] = [
+    {"role": "user", "content": "What does a broad nasal bridge look like?"}
+]
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +143,8 @@ def test_every_metric_of_the_dashboard_is_exported_by_this_run(running: Running)
     for url in (running.url, running.worker_url):
         with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
             texts.append(response.read().decode())
-    assert missing_metrics(texts) == set()
+    dashboard = Path("helm/dashboards/byline.json").read_text()
+    assert missing_metrics(dashboard, texts) == set()
 
 
 def test_served_token_ids_are_gone_once_settled(running: Running) -> None:

@@ -1,11 +1,12 @@
 """Every way to be refused: the right status, in OpenAI's error shape, and nothing else told."""
 
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 
 import pytest
 
-from byline.errors import LedgerFrozen
+from byline.errors import KeyConflict, LedgerFenced, LedgerFrozen, LedgerRefused
 from gateway.errors import clean
 from tests.gateway.conftest import ANN, CHAT, OWNER, SHOP, Answer, House, eventually
 
@@ -37,7 +38,8 @@ async def test_keys_that_do_not_pay_can_not_ask(house: House, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["nobody", "../../etc/passwd", "med@ffffffffffff", "/srv/adapters/med", "MED", "\u2028"]
+    "model",
+    ["nobody", "../../etc/passwd", "med@ffffffffffff", "/srv/adapters/med", "MED", "\u2028"],
 )
 async def test_an_unknown_model_answers_404_and_reaches_nothing(house: House, model: str) -> None:
     assert_error(await house.ask({**CHAT, "model": model}), 404, "model_not_found", "model")
@@ -143,9 +145,32 @@ async def test_a_hold_whose_answer_was_lost_is_not_posted_twice(house: House) ->
     assert house.ledger.funds["shop"] == 10**9 - capture.charge_nano
 
 
-async def test_a_frozen_ledger_answers_503(house: House) -> None:
-    house.ledger.refusals["hold"] = __import__("collections").deque([LedgerFrozen("stopped")])
-    assert_error(await house.ask(CHAT), 503, "ledger_frozen")
+@pytest.mark.parametrize(
+    ("refusal", "status", "code"),
+    [
+        (LedgerFrozen("stopped"), 503, "ledger_frozen"),
+        (LedgerFenced("old epoch"), 503, "ledger_fenced"),
+        (KeyConflict("another payload"), 500, "internal_error"),
+    ],
+)
+async def test_a_ledger_that_refuses_is_no_fault_of_the_clients(
+    house: House, refusal: LedgerRefused, status: int, code: str
+) -> None:
+    house.ledger.refusals["hold"] = deque([refusal])
+    assert_error(await house.ask(CHAT), status, code)
+    assert not house.engine.asked
+
+
+async def test_a_capture_that_is_refused_is_counted_as_lost(house: House) -> None:
+    house.ledger.refusals["capture"] = deque([KeyConflict("another payload")])
+    assert (await house.ask(CHAT)).status == 200
+    assert house.metric("byline_captures_lost_total") == 1
+
+
+async def test_a_capture_waits_while_the_ledger_is_frozen(house: House) -> None:
+    house.ledger.refusals["capture"] = deque([LedgerFrozen("stopped")])
+    assert (await house.ask(CHAT)).status == 200
+    assert len(house.ledger.captures) == 1
 
 
 async def test_keys_that_can_not_be_looked_up_answer_503(house: House) -> None:

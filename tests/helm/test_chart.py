@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from pydantic_settings import BaseSettings
+from uuid_utils import uuid7
 
+from byline.errors import LedgerMisconfigured
+from byline.ledger import Ledger
 from byline.redis_server import bundled_server, stop
+from gateway.settings import GatewaySettings
 from helm.check_chart import RENDERINGS, Helm, check, problems_of
 from helm.get_tools import get_tools
 from helm.rules import broken_rules, title
+from serving.settings import EngineSettings, WorkerSettings
 
 pytestmark = pytest.mark.slow  # the first run fetches helm, 38 MB
 Manifests = list[dict[str, Any]]
@@ -136,6 +139,27 @@ def test_the_rules_notice(name: str, rendered: Manifests) -> None:
     assert any(says in sentence for sentence in broken_rules(manifests)), broken_rules(manifests)
 
 
+def test_every_setting_that_the_chart_makes_is_one_that_a_program_reads(
+    rendered: Manifests,
+) -> None:
+    """A misspelt name would be ignored, and the program would keep its default."""
+    classes: dict[str, type[BaseSettings]] = {
+        "GATEWAY": GatewaySettings,
+        "ENGINE": EngineSettings,
+        "WORKER": WorkerSettings,
+    }
+    for manifest in rendered:
+        if manifest["kind"] != "Deployment":
+            continue
+        (container,) = pod_of(rendered, title(manifest))["containers"]
+        settings = classes[container["name"].upper()]
+        prefix = f"BYLINE_{container['name'].upper()}_"
+        made = {v["name"].removeprefix(prefix).lower() for v in container["env"]}
+        assert made - {"ledger_password", "home", "user", "hf_hub_offline"} <= set(
+            settings.model_fields
+        )
+
+
 def test_the_dashboard_and_the_alerts_are_in_the_chart_byte_for_byte(rendered: Manifests) -> None:
     folder = Path(__file__).parents[2] / "helm/dashboards"
     data = {title(m): m["data"] for m in rendered if m["kind"] == "ConfigMap"}
@@ -145,10 +169,10 @@ def test_the_dashboard_and_the_alerts_are_in_the_chart_byte_for_byte(rendered: M
     assert alerts.strip() == (folder / "alerts.yaml").read_text().strip()
 
 
-def test_the_ledgers_server_starts_as_the_chart_starts_it(
+async def test_the_ledger_accepts_the_server_as_the_chart_starts_it(
     rendered: Manifests, tmp_path: Path
 ) -> None:
-    """The chart's own script and configuration, on a real server: a password, and no money lost."""
+    """The chart's own script and configuration on a real server: strangers out, money safe."""
     data = next(m["data"] for m in rendered if title(m) == "ConfigMap/byline-redis")
     (tmp_path / "valkey-server").symlink_to(bundled_server())
     socket = tmp_path / "s"
@@ -160,17 +184,12 @@ def test_the_ledgers_server_starts_as_the_chart_starts_it(
         server = subprocess.Popen(["sh", "-c", script], env=env, stdout=log, stderr=log)
     try:
         wait_until_it_listens(socket)
-        with (
-            redis.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0)) as stranger,
-            pytest.raises(redis.AuthenticationError),
-        ):
-            stranger.ping()
-        with redis.Redis(
-            unix_socket_path=str(socket), password="p4ss", decode_responses=True
-        ) as client:
-            durable = {"appendonly": "yes", "appendfsync": "always", "save": ""}
-            wanted = {**durable, "maxmemory-policy": "noeviction", "maxmemory": str(2**30)}
-            assert client.config_get(*wanted) == wanted
+        with pytest.raises(LedgerMisconfigured, match="Authentication required"):
+            await Ledger.open(f"unix://{socket}")
+        ledger = await Ledger.open(f"unix://:p4ss@{socket}")
+        await ledger.deposit(str(uuid7()), "shop", 5, time_ms=time.time_ns() // 1_000_000)
+        assert await ledger.balance("app:shop") == 5
+        await ledger.close()
     finally:
         stop(server)
 

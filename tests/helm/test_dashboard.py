@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import Histogram, generate_latest
 
+from gateway.telemetry import Telemetry
 from helm.dashboards import build, panels
 from helm.dashboards.expressions import (
     expressions_of_dashboard,
@@ -16,6 +18,7 @@ from helm.dashboards.expressions import (
     missing,
     missing_metrics,
 )
+from serving.telemetry import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 ALERTS = (ROOT / "helm/dashboards/alerts.yaml").read_text()
@@ -45,7 +48,7 @@ def test_the_committed_dashboard_is_the_generated_one() -> None:
 def test_every_expression_of_the_dashboard_parses_and_is_found() -> None:
     expressions = expressions_of_dashboard(build.build())
     assert len(expressions) == sum(
-        len(panel.queries) for row in panels.rows() for panel in row.panels
+        len(panel.queries) for row in panels.ROWS for panel in row.panels
     )
     names = {name for expression in expressions for name in metric_names(expression)}
     assert all(name.startswith("byline_") for name in names)
@@ -101,7 +104,7 @@ def test_the_samples_of_an_exposition_come_with_their_labels() -> None:
 
 def test_a_dashboard_over_exported_metrics_misses_nothing() -> None:
     board = dashboard_of(
-        "sum by (model) (rate(byline_requests_total[$__rate_interval]))",
+        "sum by (model, instance) (rate(byline_requests_total[$__rate_interval]))",
         "histogram_quantile(0.9, sum by (le) (rate(byline_request_seconds_bucket[5m])))",
     )
     assert missing_metrics(board, ["", EXPOSITION]) == set()
@@ -120,6 +123,22 @@ def test_every_alert_parses_and_reads_what_the_dashboard_shows_too() -> None:
     shown = {n for e in expressions_of_dashboard(build.build()) for n in metric_names(e)}
     assert read.keys() <= shown
     assert missing(expressions_of_rules(ALERTS), [EXPOSITION]) >= {"byline_captures_waiting"}
+
+
+def exposition_of(metrics: Telemetry | WorkerMetrics) -> str:
+    """The page of a program that has counted everything it can count, once."""
+    for metric in vars(metrics).values():
+        names = getattr(metric, "_labelnames", ())
+        if names:
+            child = metric.labels(*names)
+            child.observe(1) if isinstance(metric, Histogram) else child.inc()
+    return generate_latest(metrics.registry).decode()
+
+
+def test_gateway_and_worker_count_everything_that_the_dashboard_and_the_alerts_ask_for() -> None:
+    pages = [exposition_of(Telemetry()), exposition_of(WorkerMetrics())]
+    assert missing_metrics(build.build(), pages) == set()
+    assert missing(expressions_of_rules(ALERTS), pages) == set()
 
 
 def test_the_operating_guide_says_what_to_do_for_each_alert() -> None:

@@ -12,14 +12,21 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from byline.api_keys import ApiKeys
 from byline.command.asking import ask as ask_gateway
 from byline.command.asking import attribution_of, get_json, show_answer, summary
+from byline.command.money_commands import keys_app, ledger_app
+from byline.command.running import (
+    DEFAULT_HOME,
+    HomeOption,
+    JsonOption,
+    demo_keys,
+    run_facts,
+    show,
+    show_rows,
+)
 from byline.errors import BylineError, StartFailed
 from byline.home import Home
-from byline.records import KeyRole
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,17 +37,8 @@ app = typer.Typer(
         'healthcare "..."`, `byline earnings`, `byline ledger check`.'
     ),
 )
-keys_app = typer.Typer(no_args_is_help=True, help="API keys: 256 random bits, shown once.")
-ledger_app = typer.Typer(no_args_is_help=True, help="The ledger: check it, rebuild it.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")
-
-HomeOption = Annotated[
-    Path,
-    typer.Option("--home", envvar="BYLINE_HOME", help="Folder of artifacts, ledger, keys, logs."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object as last line.")]
-DEFAULT_HOME = Path(".byline")
 
 
 @app.command()
@@ -68,7 +66,7 @@ def up(
 @app.command()
 def down(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """Stop a running `byline up` and wait until all of it is gone."""
-    run = _run(home)
+    run = run_facts(home)
     pid = int(run["pid"])
     try:
         os.kill(pid, signal.SIGTERM)
@@ -77,7 +75,7 @@ def down(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
             time.sleep(0.2)
     except ProcessLookupError:
         Home(home).run.unlink(missing_ok=True)
-    _show(as_json, {"stopped": pid}, f"stopped (process {pid})")
+    show(as_json, {"stopped": pid}, f"stopped (process {pid})")
 
 
 @app.command()
@@ -85,13 +83,13 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     """Show which programs run and whether each is ready."""
     from byline.command.tree import answers
 
-    run = _run(home)
+    run = run_facts(home)
     ready = {name: answers(url) for name, url in run["ready"].items()}
     facts = {**run, "ready": ready}
     lines = [
         f"{name:<8} {'ready' if is_ready else 'NOT READY'}" for name, is_ready in ready.items()
     ]
-    _show(as_json, facts, "\n".join([f"gateway at {run['gateway_url']}/v1", *lines]))
+    show(as_json, facts, "\n".join([f"gateway at {run['gateway_url']}/v1", *lines]))
     raise typer.Exit(0 if all(ready.values()) else 1)
 
 
@@ -104,7 +102,7 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Ask one question and show the answer with its byline."""
-    url, keys = _run(home)["gateway_url"], _keys(home)
+    url, keys = run_facts(home)["gateway_url"], demo_keys(home)
     answer = ask_gateway(url, keys["application"], model, question, max_tokens=max_tokens)
     if as_json:
         print(json.dumps(summary(answer)))
@@ -119,7 +117,7 @@ def attribution(
     as_json: JsonOption = False,
 ) -> None:
     """Show the attribution of one inference."""
-    found = attribution_of(_run(home)["gateway_url"], _keys(home)["operator"], inference)
+    found = attribution_of(run_facts(home)["gateway_url"], demo_keys(home)["operator"], inference)
     if as_json:
         print(json.dumps(found))
         return
@@ -137,7 +135,7 @@ def earnings(
     from byline.command.up import books_and_balances, contributors_of
     from byline.registry import read_release
 
-    run, keys = _run(home), _keys(home)
+    run, keys = run_facts(home), demo_keys(home)
     if contributor is not None:
         address = f"{run['gateway_url']}/v1/contributors/me/earnings"
         if contributor not in keys["contributors"]:
@@ -145,7 +143,7 @@ def earnings(
         found = get_json(address, keys["contributors"][contributor])
         lines = [f"{line['inference']}  {line['nano']:>12}" for line in found["lines"]]
         text = f"{contributor}: {found['available_nano']} nano-USD\n" + "\n".join(lines)
-        _show(as_json, found, text)
+        show(as_json, found, text)
         return
     from byline.command.asking import earnings_table
 
@@ -172,7 +170,7 @@ def datasets(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> No
         dataset = read_dataset(artifact)
         rows.append({"dataset": artifact.reference, "rows": len(dataset.examples),
                      "contributors": len(dataset.contributors)})  # fmt: skip
-    _show_rows(as_json, "datasets", rows)
+    show_rows(as_json, "datasets", rows)
 
 
 @app.command()
@@ -180,7 +178,7 @@ def adapters(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> No
     """List the trained adapters, with what each was trained on."""
     from byline.command.preparing import stored
 
-    _show_rows(as_json, "adapters", [
+    show_rows(as_json, "adapters", [
         {"adapter": artifact.reference, "dataset": artifact.recipe.get("dataset"),
          "base": artifact.recipe.get("base")}
         for artifact in stored(Home(home), "adapters")
@@ -198,7 +196,7 @@ def train(
     """Train one adapter, or find it if the same inputs were trained before."""
     preparation, display = _preparation(home, model, everything)
     made = preparation.adapter(name, preparation.base(), preparation.dataset(name))
-    _show(as_json, {"adapter": made.reference, "seconds": display.seconds}, made.reference)
+    show(as_json, {"adapter": made.reference, "seconds": display.seconds}, made.reference)
 
 
 @app.command()
@@ -214,68 +212,7 @@ def index(
     base, dataset = preparation.base(), preparation.dataset(name)
     adapter = preparation.adapter(name, base, dataset)
     made = preparation.index(name, base, dataset, adapter)
-    _show(as_json, {"index": made.reference, "seconds": display.seconds}, made.reference)
-
-
-@keys_app.command("create")
-def keys_create(
-    role: Annotated[KeyRole, typer.Option(help="What the key may do.")],
-    subject: Annotated[str, typer.Argument(help="The application, contributor or owner.")],
-    home: HomeOption = DEFAULT_HOME,
-    as_json: JsonOption = False,
-) -> None:
-    """Create an API key and print it; it can't be shown again."""
-
-    async def create() -> str:
-        api_keys = await ApiKeys.open(_run(home)["redis_url"])
-        try:
-            return await api_keys.create(role, subject, now_ms=time.time_ns() // 1_000_000)
-        finally:
-            await api_keys.close()
-
-    secret = asyncio.run(create())
-    _show(as_json, {"key": secret, "role": role.value, "subject": subject}, secret)
-
-
-@ledger_app.command("check")
-def ledger_check(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Fold the journal and hold it against the balances; exit 1 if they differ."""
-    from byline.command.up import books_and_balances
-
-    books, _ = asyncio.run(books_and_balances(_run(home)["redis_url"]))
-    facts = {
-        "balanced": books.balanced,
-        "journal_entries": books.journal_entries,
-        "accounts_sum_nano": books.accounts_sum_nano,
-        "gaps": list(books.gaps),
-        "unbalanced_entries": list(books.unbalanced_entries),
-        "drifting_accounts": {name: list(pair) for name, pair in books.drifting_accounts.items()},
-    }
-    text = f"{'balanced' if books.balanced else 'NOT BALANCED'}: {json.dumps(facts)}"
-    _show(as_json, facts, text)
-    raise typer.Exit(0 if books.balanced else 1)
-
-
-@ledger_app.command("rebuild")
-def ledger_rebuild(
-    check: Annotated[bool, typer.Option("--check", help="Only compare; change nothing.")] = False,
-    home: HomeOption = DEFAULT_HOME,
-    as_json: JsonOption = False,
-) -> None:
-    """Make the balances anew from the journal, under a new epoch."""
-    if check:
-        ledger_check(home, as_json)
-    from byline.ledger import Ledger
-
-    async def rebuild() -> int:
-        ledger = await Ledger.open(_run(home)["redis_url"])
-        try:
-            return len(await ledger.rebuild())
-        finally:
-            await ledger.close()
-
-    accounts = asyncio.run(rebuild())
-    _show(as_json, {"accounts": accounts}, f"rebuilt {accounts} accounts; restart the programs")
+    show(as_json, {"index": made.reference, "seconds": display.seconds}, made.reference)
 
 
 def _preparation(home: Path, model: str, everything: bool) -> tuple[Any, Any]:
@@ -285,38 +222,6 @@ def _preparation(home: Path, model: str, everything: bool) -> tuple[Any, Any]:
     display = Display()
     home.mkdir(parents=True, exist_ok=True)
     return Preparation(Home(home), display, model=model, everything=everything), display
-
-
-def _run(home: Path) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads(Home(home).run.read_text())
-    except FileNotFoundError as problem:
-        raise StartFailed(f"nothing runs in {home}: start it with `byline up`") from problem
-    return facts
-
-
-def _keys(home: Path) -> dict[str, Any]:
-    try:
-        keys: dict[str, Any] = json.loads(Home(home).keys.read_text())
-    except FileNotFoundError as problem:
-        raise StartFailed(f"no keys in {home}: start with `byline up`") from problem
-    return keys
-
-
-def _show(as_json: bool, facts: dict[str, Any], text: str) -> None:
-    print(json.dumps(facts) if as_json else text)
-
-
-def _show_rows(as_json: bool, noun: str, rows: list[dict[str, Any]]) -> None:
-    if as_json:
-        print(json.dumps({noun: rows}))
-    elif not rows:
-        print(f"no {noun} yet: run `byline up`")
-    else:
-        table = Table(*rows[0])
-        for row in rows:
-            table.add_row(*(str(value) for value in row.values()))
-        Console().print(table)
 
 
 def main() -> None:

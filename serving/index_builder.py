@@ -1,0 +1,133 @@
+"""Builds an adapter's attribution index: all that the training side of influence needs, once.
+
+    python -m serving.index_builder --home HOME --adapter REF --dataset REF --base REF
+
+The per-row gradients (rows x D, fp32) lie in a memory-mapped file of the half-built artifact and
+are gone when it is finished. What they become is in `serving.fisher` and `serving.influence`.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from byline.artifacts import Artifact, ArtifactStore
+from byline.canonical import Json
+from byline.errors import StartFailed
+from byline.home import Home
+from serving.progress import Report, json_lines
+from serving.recipes import IndexSettings, cores, library_versions
+
+INDEXING = 1  # raise when the code's result changes and nothing in the recipe says so
+GRADIENTS_FILE = "gradients.float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """The artifacts that an index is made of."""
+
+    adapter: Artifact
+    dataset: Artifact
+    base: Artifact
+
+
+def recipe_of(ingredients: Ingredients, threads: int) -> Mapping[str, Json]:
+    """Everything that decides the index's bytes on one kind of machine."""
+    return {
+        "adapter": ingredients.adapter.sha256,
+        "dataset": ingredients.dataset.sha256,
+        "base": ingredients.base.sha256,
+        "indexing": INDEXING,
+        "settings": asdict(IndexSettings()),
+        "threads": threads,
+        "libraries": library_versions(),
+    }
+
+
+def build_index(
+    store: ArtifactStore, ingredients: Ingredients, threads: int, report: Report
+) -> Artifact:
+    """The index's artifact, built unless its recipe was followed before."""
+    recipe = recipe_of(ingredients, threads)
+    found = store.find("indexes", recipe)
+    if found is not None:
+        return found
+    with store.build("indexes", ingredients.adapter.name, recipe) as folder:
+        _build_into(folder, ingredients, threads, report)
+    found = store.find("indexes", recipe)
+    if found is None:
+        raise StartFailed(f"the index of {ingredients.adapter.name} can't be found again")
+    return found
+
+
+def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Report) -> None:
+    from byline.datasets import read_dataset
+    from serving.checkpoints import load_base_model, load_tokenizer
+    from serving.fine_tuning import be_deterministic
+    from serving.index_vectors import gradients_of, index_vectors
+    from serving.influence import Manifest, write_index
+    from serving.lora import load_lora, lora_size
+    from serving.projection import Projection, ProjectionShape
+    from serving.rows import encode
+
+    be_deterministic(threads)
+    settings = IndexSettings()
+    base = ingredients.base
+    examples = read_dataset(ingredients.dataset).examples
+    model = load_lora(load_base_model(base.path), ingredients.adapter.path)
+    rows = encode(load_tokenizer(base.path), examples)
+    gradients = gradients_of(model, rows, folder / GRADIENTS_FILE, settings.batch_rows, report)
+    contributors = sorted({example.contributor for example in examples})
+    contributor_of = [contributors.index(example.contributor) for example in examples]
+    shape = ProjectionShape(
+        inputs=lora_size(model),
+        outputs=settings.projection_dimensions,
+        nonzeros=settings.projection_nonzeros,
+        seed=settings.projection_seed,
+    )
+    vectors = index_vectors(gradients, contributor_of, Projection(shape), settings.damping, report)
+    manifest = Manifest(
+        adapter=ingredients.adapter.reference,
+        dataset=ingredients.dataset.reference,
+        base=base.reference,
+        dimensions=shape.inputs,
+        dtype="float32",
+        damping=vectors.damping,
+        projection=shape,
+        contributors=tuple(contributors),
+        rows=rows_per_contributor(contributor_of),
+        examples=tuple(example.id for example in examples),
+        contributor_of=tuple(contributor_of),
+    )
+    write_index(folder, manifest, vectors.contributors, vectors.examples)
+    del gradients
+    (folder / GRADIENTS_FILE).unlink()
+
+
+def rows_per_contributor(contributor_of: Sequence[int]) -> tuple[int, ...]:
+    """How many rows each contributor has, by its place."""
+    return tuple(contributor_of.count(place) for place in range(max(contributor_of) + 1))
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(description="Build one adapter's attribution index.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--adapter", required=True, help="reference of an adapters artifact")
+    parser.add_argument("--dataset", required=True, help="reference of a datasets artifact")
+    parser.add_argument("--base", required=True, help="reference of a base artifact")
+    parser.add_argument("--threads", type=int, default=cores(), help="torch threads")
+    arguments = parser.parse_args()
+    store = ArtifactStore(Home(arguments.home).artifacts)
+    with json_lines() as lines:
+        ingredients = Ingredients(
+            adapter=store.open("adapters", arguments.adapter),
+            dataset=store.open("datasets", arguments.dataset),
+            base=store.open("base", arguments.base),
+        )
+        index = build_index(store, ingredients, arguments.threads, lines.progress)
+        lines.result({"reference": index.reference})
+
+
+if __name__ == "__main__":
+    main()

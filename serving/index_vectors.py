@@ -1,0 +1,64 @@
+"""The vectors of an attribution index, out of per-row gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from peft import PeftModel
+
+from serving.fisher import combine, damping_of, gram, solve_weights
+from serving.gradients import row_gradients
+from serving.lora import lora_size
+from serving.progress import Report
+from serving.projection import Projection
+from serving.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVectors:
+    """What an index stores, and the damping that made it."""
+
+    contributors: NDArray[np.float32]  # [C, D]: sums of v_i over a contributor's rows
+    examples: NDArray[np.float32]  # [n, k]: projected v_i
+    damping: float
+
+
+def gradients_of(
+    model: PeftModel, rows: Sequence[Row], path: Path, batch_rows: int, report: Report
+) -> NDArray[np.float32]:
+    """Every row's gradient, [n, D], in a memory-mapped file. Rows of like length share a batch."""
+    gradients = np.memmap(path, dtype=np.float32, mode="w+", shape=(len(rows), lora_size(model)))
+    by_length = sorted(range(len(rows)), key=lambda index: (len(rows[index].ids), index))
+    for start in range(0, len(rows), batch_rows):
+        places = by_length[start : start + batch_rows]
+        found = row_gradients(model, [rows[place] for place in places])
+        gradients[places] = found.gradients.numpy()
+        report("gradients", start + len(places), len(rows))
+    return gradients
+
+
+def index_vectors(
+    gradients: NDArray[np.float32],
+    contributor_of: Sequence[int],
+    projection: Projection,
+    damping_factor: float,
+    report: Report,
+) -> IndexVectors:
+    """Contributor and example vectors; `contributor_of` gives each row's contributor by place."""
+    rows = len(gradients)
+    kernel = gram(gradients)
+    damping = damping_of(kernel, damping_factor)
+    weights = solve_weights(kernel, damping)
+    membership = np.zeros((rows, max(contributor_of) + 1))
+    membership[np.arange(rows), contributor_of] = 1.0
+    projected = np.empty((rows, projection.shape.outputs), dtype=np.float32)
+    for place in range(rows):  # projecting is linear: P v_i = sum_j W_ji P g_j
+        projected[place] = projection.apply(gradients[place])
+        report("index", place + 1, rows)
+    return IndexVectors(
+        contributors=combine(gradients, weights @ membership),
+        examples=(weights.T @ projected).astype(np.float32),
+        damping=damping,
+    )

@@ -1,0 +1,144 @@
+"""An adapter's attribution index: every contributor's exact score of a query, and rows to show.
+
+    contributors.faiss  one vector of D numbers a contributor, in the manifest's order
+    examples.faiss      one projected vector of k numbers a training row
+    index.json          who and what those are, and how they were made
+
+A contributor's score is an inner product of its own; it is never added up from the examples, whose
+projected scores are estimates that serve to choose what to show.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from byline.artifacts import Artifact
+from byline.errors import ArtifactError
+from byline.limits import EXAMPLES_SHOWN
+from byline.records import ExampleInfluence
+from serving.projection import Projection, ProjectionShape
+
+MANIFEST = "index.json"
+CONTRIBUTORS = "contributors.faiss"
+EXAMPLES = "examples.faiss"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an index holds and how it was made. Orders are the orders of the vectors."""
+
+    adapter: str  # artifact references
+    dataset: str
+    base: str
+    dimensions: int  # D
+    dtype: str  # of the stored vectors
+    damping: float  # lambda, absolute
+    projection: ProjectionShape
+    contributors: tuple[str, ...]
+    rows: tuple[int, ...]  # one a contributor
+    examples: tuple[str, ...]
+    contributor_of: tuple[int, ...]  # one an example: its place in `contributors`
+
+
+def write_index(
+    folder: Path,
+    manifest: Manifest,
+    contributor_vectors: NDArray[np.float32],
+    example_vectors: NDArray[np.float32],
+) -> None:
+    """Write an index's three files."""
+    _write_flat(folder / CONTRIBUTORS, contributor_vectors)
+    _write_flat(folder / EXAMPLES, example_vectors)
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def _write_flat(path: Path, vectors: NDArray[np.float32]) -> None:
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors))
+    faiss.write_index(index, str(path))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an index. Raises ArtifactError if it is none."""
+    try:
+        fields = json.loads((folder / MANIFEST).read_text())
+        shape = ProjectionShape(**fields.pop("projection"))
+        lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+        return Manifest(projection=shape, **{**fields, **lists})
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise ArtifactError(f"{folder.name} is no attribution index: {problem}") from problem
+
+
+class AdapterIndex:
+    """The index of one adapter version, in memory."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        contributors: Any,  # noqa: ANN401 - FAISS has no types
+        examples: Any,  # noqa: ANN401
+        projection: Projection,
+    ) -> None:
+        self.manifest = manifest
+        self._contributors = contributors
+        self._examples = examples
+        self._projection = projection
+
+    @classmethod
+    def load(cls, artifact: Artifact, projections: Sequence[Projection] = ()) -> "AdapterIndex":
+        """The index in an artifact; shares a projection that another index has made already."""
+        manifest = read_manifest(artifact.path)
+        same = [given for given in projections if given.shape == manifest.projection]
+        projection = same[0] if same else Projection(manifest.projection)
+        contributors = faiss.read_index(str(artifact.path / CONTRIBUTORS))
+        examples = faiss.read_index(str(artifact.path / EXAMPLES))
+        sizes = (contributors.ntotal, contributors.d, examples.ntotal, examples.d)
+        stated = (
+            len(manifest.contributors), manifest.dimensions,
+            len(manifest.examples), manifest.projection.outputs,
+        )  # fmt: skip
+        if sizes != stated:
+            raise ArtifactError(
+                f"{artifact.reference} holds {sizes} and its manifest says {stated}"
+            )
+        return cls(manifest, contributors, examples, projection)
+
+    @property
+    def projection(self) -> Projection:
+        """The projection, to share with other indexes."""
+        return self._projection
+
+    def score(
+        self, gradient: NDArray[np.float32]
+    ) -> tuple[Mapping[str, float], list[ExampleInfluence]]:
+        """Every contributor's score, and EXAMPLES_SHOWN rows of most influence, strongest first.
+
+        `gradient` is that of the answer's summed log-probability, in the adapter's fixed order.
+        """
+        if gradient.shape != (self.manifest.dimensions,):
+            raise ArtifactError(
+                f"a gradient of {gradient.shape} numbers for an index of {self.manifest.dimensions}"
+            )
+        scores, places = self._contributors.search(gradient[None], len(self.manifest.contributors))
+        totals = {
+            self.manifest.contributors[place]: float(score)
+            for score, place in zip(scores[0], places[0], strict=True)
+        }
+        projected = self._projection.apply(gradient)[None]
+        shown = min(EXAMPLES_SHOWN, len(self.manifest.examples))
+        scores, places = self._examples.search(projected, shown)
+        examples = [
+            self._example(int(place), float(score))
+            for score, place in zip(scores[0], places[0], strict=True)
+        ]
+        return totals, examples
+
+    def _example(self, place: int, score: float) -> ExampleInfluence:
+        contributor = self.manifest.contributors[self.manifest.contributor_of[place]]
+        return ExampleInfluence(self.manifest.examples[place], contributor, score)

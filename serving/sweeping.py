@@ -1,0 +1,94 @@
+"""What the worker does beside its jobs: late holds go back, old tokens go, gauges are set."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from byline.errors import LedgerError, LedgerFenced, LedgerRefused
+from byline.ledger import Unfinished
+from byline.records import Posted
+from byline.served import delete_old_served
+from serving.telemetry import WorkerMetrics
+
+logger = logging.getLogger("byline.worker")
+
+
+class SweptLedger(Protocol):
+    """What the sweep needs of the ledger."""
+
+    async def expired_holds(self, *, now_ms: int, limit: int = 100) -> list[str]:
+        """Inferences whose holds are past their time."""
+
+    async def expire(self, inference: str, *, time_ms: int) -> Posted | None:
+        """Give one of them back."""
+
+    async def balances(self) -> Mapping[str, int]:
+        """Every account that is not zero."""
+
+    async def unfinished(self) -> Unfinished:
+        """The ledger's gauges."""
+
+
+class SweptJobs(Protocol):
+    """What the sweep needs of the jobs."""
+
+    async def waiting(self, *, now_ms: int) -> tuple[int, float]:
+        """How many wait, and how old the oldest is."""
+
+
+async def paused(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait so long, or until `stop`; answers whether it is time to stop."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+class Sweep:
+    """Any number of workers may sweep: each hold is given back once, by whoever is first."""
+
+    def __init__(
+        self, ledger: SweptLedger, jobs: SweptJobs, served: Path, metrics: WorkerMetrics
+    ) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._served = served
+        self._metrics = metrics
+
+    async def run(self, stop: asyncio.Event, seconds: float) -> None:
+        """Sweep every so many seconds. A ledger that is away is met again at the next sweep."""
+        while not stop.is_set():
+            try:
+                await self.once(now_ms=time.time_ns() // 1_000_000)
+            except LedgerFenced:
+                raise
+            except LedgerError as problem:
+                logger.warning("the sweep: %s", problem)
+            await paused(stop, seconds)
+
+    async def once(self, *, now_ms: int) -> None:
+        """One sweep."""
+        delete_old_served(self._served, now=now_ms / 1000)
+        for inference in await self._ledger.expired_holds(now_ms=now_ms):
+            await self._expire(inference, now_ms)
+        length, age = await self._jobs.waiting(now_ms=now_ms)
+        self._metrics.queue_length.set(length)
+        self._metrics.queue_age_seconds.set(age)
+        self._metrics.accounts_sum_nano.set(sum((await self._ledger.balances()).values()))
+        self._metrics.journal_entries.set((await self._ledger.unfinished()).journal_entries)
+
+    async def _expire(self, inference: str, now_ms: int) -> None:
+        try:
+            posted = await self._ledger.expire(inference, time_ms=now_ms)
+        except LedgerFenced:
+            raise
+        except LedgerRefused as problem:  # one hold must not keep the others from going back
+            logger.error("the hold of %s can't be given back: %s", inference, problem)  # noqa: TRY400
+        else:
+            if posted is not None and not posted.duplicate:
+                self._metrics.holds_expired.inc()

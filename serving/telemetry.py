@@ -1,0 +1,111 @@
+"""Every metric of the attribution worker, in a registry of its own, and the port that shows them.
+
+`/healthz` answers 200 from the moment the worker has its models and connections.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+from byline.records import Attribution
+
+SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 60.0)
+POST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+LIFT_NATS = (-20.0, -5.0, 0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+
+
+class WorkerMetrics:
+    """What the worker counts. `adapter` is a served adapter's name, so the series are few."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.attributions = Counter(
+            "byline_attributions", "Attributions settled.", ["adapter", "state"], registry=registry
+        )
+        self.attribution_seconds = Histogram(
+            "byline_attribution_seconds",
+            "Time of one attribution, without the settling.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.queue_length = Gauge(
+            "byline_attribution_queue_length", "Jobs that are not settled.", registry=registry
+        )
+        self.queue_age_seconds = Gauge(
+            "byline_attribution_queue_age_seconds", "Age of the oldest job.", registry=registry
+        )
+        self.accounts_sum_nano = Gauge(
+            "byline_accounts_sum_nano", "Sum of all balances; anything but 0 is an alarm.",
+            registry=registry,
+        )  # fmt: skip
+        self.journal_entries = Gauge(
+            "byline_journal_entries", "Entries in the journal.", registry=registry
+        )
+        self.holds_expired = Counter(
+            "byline_holds_expired", "Holds given back after their time.", registry=registry
+        )
+        self.pool_nano = Counter(
+            "byline_pool_nano", "Settled pool money, in nano-USD.", ["adapter", "to"],
+            registry=registry,
+        )  # fmt: skip
+        self.lift_nats = Histogram(
+            "byline_attribution_lift_nats",
+            "Log-probability of an answer under its adapter above the base model's.",
+            buckets=LIFT_NATS,
+            registry=registry,
+        )
+        self.posts = Counter(
+            "byline_ledger_posts", "Posts to the ledger.", ["operation", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.post_seconds = Histogram(
+            "byline_ledger_post_seconds", "Time of one post to the ledger.", ["operation"],
+            buckets=POST_SECONDS, registry=registry,
+        )  # fmt: skip
+
+    def observe_post(self, operation: str, outcome: str, seconds: float) -> None:
+        """What the ledger reports of each post."""
+        self.posts.labels(operation, outcome).inc()
+        self.post_seconds.labels(operation).observe(seconds)
+
+    def observe_settled(self, attribution: Attribution) -> None:
+        """One attribution whose money has moved."""
+        adapter = (attribution.adapter_version or "").partition("@")[0]
+        self.attributions.labels(adapter, attribution.state.value).inc()
+        paid = attribution.pool_nano - attribution.unattributed_nano
+        self.pool_nano.labels(adapter, "contributors").inc(paid)
+        self.pool_nano.labels(adapter, "unattributed").inc(attribution.unattributed_nano)
+        if attribution.lift_nats is not None:
+            self.lift_nats.observe(attribution.lift_nats)
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """A scrape is no news."""
+
+
+@contextlib.contextmanager
+def metrics_server(metrics: WorkerMetrics, host: str, port: int) -> Iterator[int]:
+    """Serve /metrics and /healthz from a thread until the block ends; gives the port."""
+    show: WSGIApplication = make_wsgi_app(metrics.registry)
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            return show(environ, start_response)
+        found = environ["PATH_INFO"] == "/healthz"
+        status, body = ("200 OK", b"ok\n") if found else ("404 Not Found", b"not found\n")
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [body]
+
+    with make_server(host, port, answer, handler_class=_QuietHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,224 @@
+"""The attribution worker: claims a job, attributes, settles, forgets the tokens, acknowledges.
+
+Every step may be repeated: a job stays in the stream until it is acknowledged, `settle` pays once,
+and a worker that dies leaves its job to the next one. Any number of workers may run.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from byline.attribution import failed
+from byline.errors import (
+    BylineError,
+    KeyConflict,
+    LedgerError,
+    LedgerFenced,
+    LedgerFrozen,
+    LedgerUnavailable,
+)
+from byline.home import Home
+from byline.jobs import Jobs
+from byline.ledger import Ledger
+from byline.limits import JOB_ATTEMPTS_MAX
+from byline.records import (
+    Attribution,
+    AttributionJob,
+    AttributionState,
+    InferenceRecord,
+    Posted,
+)
+from byline.registry import read_release
+from byline.served import delete_served
+from serving.settings import WorkerSettings
+from serving.sweeping import Sweep, paused
+from serving.telemetry import WorkerMetrics, metrics_server
+
+CLAIM_BLOCK_MS = 1_000  # a stop is noticed after this at the latest
+logger = logging.getLogger("byline.worker")
+
+
+class SettlingLedger(Protocol):
+    """What the worker needs of the ledger."""
+
+    async def settle(self, attribution: Attribution, *, time_ms: int) -> Posted:
+        """Close the choice's open pool."""
+
+    async def inference(self, inference: str) -> InferenceRecord | None:
+        """The record of a captured inference."""
+
+
+class JobQueue(Protocol):
+    """What the worker needs of the jobs."""
+
+    async def claim(self, *, count: int, block_ms: int) -> list[AttributionJob]:
+        """Jobs to do."""
+
+    async def acknowledge(self, job: AttributionJob) -> None:
+        """Forget a job."""
+
+
+class Worker:
+    """One job at a time, until `stop` is set."""
+
+    def __init__(
+        self,
+        ledger: SettlingLedger,
+        jobs: JobQueue,
+        attribute: Callable[[AttributionJob], Awaitable[Attribution]],
+        served: Path,
+        metrics: WorkerMetrics,
+        retry_seconds: float = 1.0,
+    ) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._attribute = attribute
+        self._served = served
+        self._metrics = metrics
+        self._retry_seconds = retry_seconds
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; the job in hand is finished first. Raises LedgerFenced."""
+        while not stop.is_set():
+            try:
+                for job in await self._jobs.claim(count=1, block_ms=CLAIM_BLOCK_MS):
+                    await self.handle(job, stop)
+            except LedgerFenced:
+                raise
+            except LedgerError as problem:  # the job stays in the stream and comes again
+                logger.warning("the ledger: %s; waiting", problem)
+                await paused(stop, self._retry_seconds)
+
+    async def handle(self, job: AttributionJob, stop: asyncio.Event) -> None:
+        """One job to its end, or to its next attempt."""
+        if job.attempts > 1 and await self._is_settled(job):
+            await self._finish(job)
+            return
+        attribution = await self._attempt(job)
+        if attribution is not None and await self._settle(attribution, stop):
+            await self._finish(job)
+
+    async def _attempt(self, job: AttributionJob) -> Attribution | None:
+        """The job's attribution; None where it failed and will be tried again."""
+        if job.attempts > JOB_ATTEMPTS_MAX:  # whoever tried died of it
+            return failed(job, f"given up after {job.attempts - 1} attempts")
+        try:
+            with self._metrics.attribution_seconds.time():
+                return await self._attribute(job)
+        except Exception as problem:
+            logger.exception(
+                "attribution of %s/%d failed, attempt %d", job.inference, job.ordinal, job.attempts
+            )
+            if job.attempts < JOB_ATTEMPTS_MAX:
+                return None  # left unacknowledged: it comes again when it has been idle
+            known = isinstance(problem, BylineError)
+            return failed(job, str(problem) if known else f"internal error: {type(problem)}")
+
+    async def _settle(self, attribution: Attribution, stop: asyncio.Event) -> bool:
+        """Post it, however long the ledger is away; False if the worker was stopped meanwhile."""
+        while True:
+            try:
+                await self._ledger.settle(attribution, time_ms=_now_ms())
+            except KeyConflict:  # another worker settled it, with other last digits
+                return True
+            except (LedgerUnavailable, LedgerFrozen) as problem:
+                logger.warning("settling %s: %s; waiting", attribution.inference, problem)
+                if await paused(stop, self._retry_seconds):
+                    return False
+            else:
+                self._metrics.observe_settled(attribution)
+                return True
+
+    async def _is_settled(self, job: AttributionJob) -> bool:
+        record = await self._ledger.inference(job.inference)
+        if record is None:
+            return False
+        return record.attributions[job.ordinal].state is not AttributionState.PENDING
+
+    async def _finish(self, job: AttributionJob) -> None:
+        """Delete the served tokens when every choice is settled, then forget the job."""
+        record = await self._ledger.inference(job.inference)
+        pending = AttributionState.PENDING
+        if record is not None and all(a.state is not pending for a in record.attributions):
+            delete_served(self._served, job.inference)
+        await self._jobs.acknowledge(job)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def work(
+    settings: WorkerSettings,
+    attribute: Callable[[AttributionJob], Attribution],
+    metrics: WorkerMetrics,
+) -> None:
+    """Work until SIGTERM or SIGINT; connect again whenever the ledger's epoch was raised."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="attribution") as thread:
+
+        async def in_thread(job: AttributionJob) -> Attribution:
+            return await loop.run_in_executor(thread, attribute, job)
+
+        with metrics_server(metrics, settings.metrics_host, settings.metrics_port):
+            while not stop.is_set():
+                try:
+                    await _work_connected(settings, in_thread, metrics, stop)
+                except* LedgerFenced:
+                    logger.warning("the ledger's epoch was raised: connecting again")
+
+
+async def _work_connected(
+    settings: WorkerSettings,
+    attribute: Callable[[AttributionJob], Awaitable[Attribution]],
+    metrics: WorkerMetrics,
+    stop: asyncio.Event,
+) -> None:
+    served = Home(settings.home).served
+    ledger = await Ledger.open(settings.redis_url, observe=metrics.observe_post)
+    try:
+        jobs = await Jobs.open(settings.redis_url, consumer=settings.consumer_name)
+        try:
+            worker = Worker(ledger, jobs, attribute, served, metrics, settings.retry_seconds)
+            sweep = Sweep(ledger, jobs, served, metrics)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(worker.run(stop))
+                tasks.create_task(sweep.run(stop, settings.sweep_seconds))
+        finally:
+            await jobs.close()
+    finally:
+        await ledger.close()
+
+
+def main() -> None:
+    """The program."""
+    try:
+        settings = WorkerSettings()
+    except ValidationError as problem:
+        sys.exit(f"the worker's settings (BYLINE_WORKER_...): {problem}")
+    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    from serving.attributor import Attributor
+    from serving.fine_tuning import be_deterministic
+
+    be_deterministic(settings.threads)
+    try:
+        home = Home(settings.home)
+        attributor = Attributor.load(home, read_release(home.release))
+        asyncio.run(work(settings, attributor.attribute, WorkerMetrics()))
+    except BylineError as problem:
+        sys.exit(f"the worker: {problem}")
+
+
+if __name__ == "__main__":
+    main()

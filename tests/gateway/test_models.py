@@ -1,0 +1,71 @@
+"""GET /v1/models, the probes and the metrics page."""
+
+import pytest
+
+from tests.gateway.conftest import ANN, CYBER, MED, RELEASE, House
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_list_names_base_adapters_and_auto(house: House) -> None:
+    answer = await house.get("/v1/models")
+    assert answer.fields["object"] == "list"
+    assert [model["id"] for model in answer.fields["data"]] == ["tiny", "med", "cyber", "auto"]
+    med = answer.fields["data"][1]
+    assert (med["object"], med["created"], med["owned_by"]) == ("model", 0, "clinic")
+    assert med["byline"] == {
+        "kind": "adapter", "version": MED.version, "owner": "clinic", "base_model": "tiny",
+        "dataset": MED.dataset, "index": MED.index,
+    }  # fmt: skip
+
+
+async def test_no_path_is_told(house: House) -> None:
+    body = (await house.get("/v1/models")).body.decode()
+    assert MED.path not in body
+    assert RELEASE.base_path not in body
+
+
+@pytest.mark.parametrize("name", ["tiny", "med", "auto", CYBER.version])
+async def test_one_model_may_be_described(house: House, name: str) -> None:
+    answer = await house.get(f"/v1/models/{name}")
+    assert (answer.status, answer.fields["id"]) == (200, name)
+
+
+@pytest.mark.parametrize("name", ["nobody", "../x", "a/b", "%2e%2e%2fetc"])
+async def test_an_unknown_model_answers_404(house: House, name: str) -> None:
+    answer = await house.ask(path=f"/v1/models/{name}", method="GET")
+    assert answer.status == 404
+    assert "code" in answer.fields["error"]
+
+
+async def test_any_known_key_lists_models_and_none_does_not(house: House) -> None:
+    assert (await house.get("/v1/models", ANN)).status == 200
+    assert (await house.get("/v1/models", None)).status == 401
+    assert (await house.get("/v1/models/med", None)).status == 401
+
+
+async def test_the_probes_need_no_key(house: House) -> None:
+    assert (await house.get("/healthz", None)).fields == {"status": "alive"}
+    assert (await house.get("/readyz", None)).fields == {"status": "ready"}
+
+
+async def test_not_ready_while_the_engine_is_unwell(house: House) -> None:
+    house.engine.healthy = False
+    answer = await house.get("/readyz", None)
+    assert (answer.status, answer.fields["error"]["code"]) == (503, "engine_unavailable")
+    assert (await house.get("/healthz", None)).status == 200
+
+
+async def test_not_ready_while_the_ledger_is_away(house: House) -> None:
+    house.ledger.away = True
+    answer = await house.get("/readyz", None)
+    assert (answer.status, answer.fields["error"]["code"]) == (503, "ledger_unavailable")
+
+
+async def test_metrics_are_in_prometheus_text_format(house: House) -> None:
+    await house.get("/healthz")
+    answer = await house.get("/metrics", None)
+    assert answer.headers["content-type"].startswith("text/plain")
+    line = b'byline_requests_total{model="unknown",route="/healthz",status="200"} 1.0'
+    assert line in answer.body.splitlines()
+    assert b"process_resident_memory_bytes" in answer.body
