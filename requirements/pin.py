@@ -45,7 +45,7 @@ def write(name: str, pins: dict[str, str], without: Iterable[str] = ()) -> None:
 
 
 def main() -> None:
-    """Resolve everything the CPU machine gets in one go, so that the lists agree with each other."""
+    """Resolve what the CPU machine gets in one go, so that the lists agree with each other."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     everything = resolve([*project["dependencies"], *extras["cpu"], *extras["dev"]])

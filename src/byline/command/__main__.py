@@ -31,6 +31,7 @@ from byline.home import Home
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
     help=(
         "Byline serves LoRA adapters behind an OpenAI-compatible gateway and pays the people whose "
         "data taught each answer.\n\nStart with `byline up`. In another terminal: `byline ask "
