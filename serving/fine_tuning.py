@@ -109,7 +109,8 @@ def fine_tune(
 ) -> list[float]:
     """Train the active adapter in place; answers the loss of every step."""
     model.train()
-    model.config._attn_implementation = "eager"  # noqa: SLF001 - the fastest at such lengths
+    causal: Any = model.get_base_model()
+    causal.set_attn_implementation("eager")  # the fastest at such lengths
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(
         weights,
@@ -119,12 +120,11 @@ def fine_tune(
         weight_decay=0.0,
     )
     steps = settings.epochs * -(-len(rows) // settings.batch_rows)
-    dtype: Any = model.get_base_model().dtype
     losses: list[float] = []
     for step, members in enumerate(batches(rows, settings)):
         factor = learning_rate_factor(step, steps, settings.warmup_steps)
         optimiser.param_groups[0]["lr"] = settings.learning_rate * factor
-        loss = packed_loss(model, pack(members, dtype))
+        loss = packed_loss(model, pack(members, causal.dtype))
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm)
         optimiser.step()

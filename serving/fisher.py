@@ -20,45 +20,40 @@ prototype was measured with.
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 COLUMNS_AT_ONCE = 65_536  # of G: what is in memory at a time
 
 
-def column_blocks(dimensions: int) -> Iterator[slice]:
-    """Slices that cover D columns in order."""
-    for start in range(0, dimensions, COLUMNS_AT_ONCE):
-        yield slice(start, min(start + COLUMNS_AT_ONCE, dimensions))
+def column_blocks(gradients: torch.Tensor) -> Iterator[torch.Tensor]:
+    """G's columns in order, some at a time."""
+    yield from torch.split(gradients, COLUMNS_AT_ONCE, dim=1)
 
 
-def gram(gradients: NDArray[np.float32]) -> NDArray[np.float64]:
+def gram(gradients: torch.Tensor) -> torch.Tensor:
     """K = G G^T: single precision within a block of columns, double over the blocks."""
-    rows, dimensions = gradients.shape
-    total = np.zeros((rows, rows), dtype=np.float64)
-    for block in column_blocks(dimensions):
-        part = np.ascontiguousarray(gradients[:, block])
-        total += part @ part.T
+    rows = len(gradients)
+    total = torch.zeros((rows, rows), dtype=torch.float64)
+    for block in column_blocks(gradients):
+        total += block @ block.T
     return total
 
 
-def damping_of(kernel: NDArray[np.float64], factor: float) -> float:
+def damping_of(kernel: torch.Tensor, factor: float) -> float:
     """lambda: `factor` times the mean of the n leading eigenvalues of F."""
     rows = len(kernel)
-    return factor * float(np.trace(kernel)) / rows**2
+    return factor * kernel.trace().item() / rows**2
 
 
-def solve_weights(kernel: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+def solve_weights(kernel: torch.Tensor, damping: float) -> torch.Tensor:
     """W = (K + n lambda I)^-1."""
     rows = len(kernel)
-    inverse = np.linalg.inv(kernel + rows * damping * np.eye(rows))
-    return np.asarray(inverse, dtype=np.float64)
+    damped: torch.Tensor = kernel + rows * damping * torch.eye(rows, dtype=kernel.dtype)
+    inverse: torch.Tensor = torch.linalg.inv(damped)
+    return inverse
 
 
-def combine(gradients: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+def combine(gradients: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """G^T times `weights` [n, m], as m vectors [m, D] in single precision."""
-    _, dimensions = gradients.shape
-    combined = np.empty((weights.shape[1], dimensions), dtype=np.float32)
-    for block in column_blocks(dimensions):
-        combined[:, block] = weights.T @ gradients[:, block]
-    return combined
+    parts = [weights.T @ block.double() for block in column_blocks(gradients)]
+    return torch.cat([part.float() for part in parts], dim=1)

@@ -16,7 +16,7 @@ from byline.canonical import Json
 from byline.errors import StartFailed
 from byline.home import Home
 from serving.progress import Report, json_lines
-from serving.recipes import IndexSettings, cores, library_versions
+from serving.recipes import IndexSettings, cores, library_versions, share_cores
 
 INDEXING = 1  # raise when the code's result changes and nothing in the recipe says so
 GRADIENTS_FILE = "gradients.float32"
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="reference of a base artifact")
     parser.add_argument("--threads", type=int, default=cores(), help="torch threads")
     arguments = parser.parse_args()
+    share_cores()
     store = ArtifactStore(Home(arguments.home).artifacts)
     with json_lines() as lines:
         ingredients = Ingredients(

