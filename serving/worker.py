@@ -121,7 +121,9 @@ class Worker:
             if job.attempts < JOB_ATTEMPTS_MAX:
                 return None  # left unacknowledged: it comes again when it has been idle
             known = isinstance(problem, BylineError)
-            return failed(job, str(problem) if known else f"internal error: {type(problem)}")
+            return failed(
+                job, str(problem) if known else f"internal error: {type(problem).__name__}"
+            )
 
     async def _settle(self, attribution: Attribution, stop: asyncio.Event) -> bool:
         """Post it, however long the ledger is away; False if the worker was stopped meanwhile."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from byline.artifacts import Artifact
 from byline.canonical import Json
@@ -58,8 +59,9 @@ def fit_router(
     examples = {adapter: read_dataset(datasets[adapter]).examples for adapter in adapters}
     vocabulary = read_vocabulary(base.path) if base else empty_vocabulary()
     lessons = _lessons(list(examples.values()), read_background(background), vocabulary)
-    floor, report = _cross_validated(lessons, background_class=len(adapters))
-    fitted = _classifier().fit(lessons.numbers, lessons.classes)
+    with threadpool_limits(limits=1):  # the matrices are small: threads only wait for each other
+        floor, report = _cross_validated(lessons, background_class=len(adapters))
+        fitted = _classifier().fit(lessons.numbers, lessons.classes)
     coefficients = fitted.coef_.T
     arrays = RouterArrays(
         adapters=adapters,

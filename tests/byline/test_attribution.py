@@ -8,6 +8,7 @@ scores; and where the adapter lifted nothing, or nothing was positive, nobody is
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -68,7 +69,7 @@ def test_only_positive_scores_are_paid_and_in_their_order(given_scores: dict[str
     assert all(given_scores[who] > 0 for who in paid)
     ranked = sorted(paid, key=lambda who: -given_scores[who])
     by_rank = [paid[who].share_ppb for who in ranked]
-    assert all(more >= less - 1 for more, less in zip(by_rank, by_rank[1:], strict=False))
+    assert all(more >= less - 1 for more, less in pairwise(by_rank))
 
 
 @given(scores, st.floats(max_value=0, allow_nan=False, allow_infinity=False))
@@ -94,7 +95,7 @@ def test_integer_weights_are_exactly_proportional(given_scores: dict[str, float]
         return
     weights = integer_weights(given_scores)
     names = list(given_scores)
-    for one, other in zip(names, names[1:], strict=False):
+    for one, other in pairwise(names):
         left_numerator, left_denominator = given_scores[one].as_integer_ratio()
         right_numerator, right_denominator = given_scores[other].as_integer_ratio()
         left = left_numerator * right_denominator * weights[other]

@@ -295,7 +295,11 @@ def test_a_frameworks_recorded_date_is_used(document: dict[str, str], recorded: 
             "D1.X (Sharing)",
         ),
         ({"Id": "A.B.1", "Attributes": [{"Section": "A.B1 Encrypt Data"}]}, "A.B.1 (Encrypt Data)"),
-        ({"id": "KSI-X", "name": "Reviewing"}, "KSI-X (Reviewing)"),
+        ({"id": "KSI-X", "name": "Reviewing it."}, "KSI-X (Reviewing it)"),
+        (
+            {"Id": "11.10-g", "Name": "11.10(g)", "Attributes": [{"Section": "11.10 Controls"}]},
+            "11.10(g) (Controls)",
+        ),
         ({"id": "Plain.1", "attributes": []}, "Plain.1"),
     ],
 )

@@ -131,11 +131,13 @@ def item_label(requirement: Document) -> str:
     name = squeezed(_field(requirement, "name"))
     attributes = _attributes(requirement)
     topic = next((squeezed(attributes[key]) for key in TOPICS if attributes.get(key)), "")
-    if name and PROWLER_CODE.fullmatch(identity):
-        code, topic = name, topic if len(name.split()) == 1 else ""
+    if len(name.split()) == 1:  # a number as people write it
+        code = name
+    elif name and PROWLER_CODE.fullmatch(identity):
+        code, topic = name, ""
     else:
         code, topic = identity, name or topic
-    topic = re.sub(r"\s*\([^)]*\)$", "", LEADING_CODE.sub("", topic))
+    topic = re.sub(r"\s*\([^)]*\)$|\.$", "", LEADING_CODE.sub("", topic))
     return f"{code} ({topic})" if topic and topic not in code else code
 
 

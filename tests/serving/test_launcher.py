@@ -1,0 +1,102 @@
+"""The engine's command line: what release and settings say, nothing that a stranger could use."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from byline.errors import StartFailed
+from byline.records import AdapterVersion, Release
+from serving.launcher import engine_command, require_files
+from serving.settings import EngineSettings
+
+ADAPTERS = tuple(
+    AdapterVersion(
+        adapter=name, version=f"{name}@0123456789ab", path=f"adapters/{name}@0123456789ab",
+        owner=name, base_model="tiny", dataset="d@0123456789ab", index=f"{name}@ba9876543210",
+    )
+    for name in ("healthcare", "compliance")
+)  # fmt: skip
+RELEASE = Release("tiny", "base/tiny@0123456789ab", 2048, ADAPTERS, "router@0123456789ab")
+
+
+def after(argv: list[str], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> EngineSettings:
+    return EngineSettings(home=tmp_path)
+
+
+def test_the_engine_serves_the_release(settings: EngineSettings, tmp_path: Path) -> None:
+    argv, _ = engine_command(settings, RELEASE, {})
+    assert argv[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert after(argv, "--model") == str(tmp_path / "artifacts/base/tiny@0123456789ab")
+    assert after(argv, "--served-model-name") == "tiny"
+    assert after(argv, "--host") == "127.0.0.1"
+    assert after(argv, "--max-model-len") == "2048"
+    first = argv.index("--lora-modules") + 1
+    path = tmp_path / "artifacts/adapters/healthcare@0123456789ab"
+    assert argv[first] == f"healthcare@0123456789ab={path}"
+    assert argv[first + 1].startswith("compliance@0123456789ab=")
+
+
+def test_lora_leaves_the_logits_layer_alone(settings: EngineSettings) -> None:
+    argv, _ = engine_command(settings, RELEASE, {})
+    first = argv.index("--lora-target-modules") + 1
+    assert argv[first : first + 6] == [
+        "q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "--lora-modules",
+    ]  # fmt: skip
+
+
+def test_adapters_can_not_be_changed_by_http(settings: EngineSettings) -> None:
+    _, environment = engine_command(settings, RELEASE, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
+
+
+def test_the_engine_calls_nobody_and_keeps_our_environment(settings: EngineSettings) -> None:
+    _, environment = engine_command(settings, RELEASE, {"PATH": "/bin"})
+    assert environment["PATH"] == "/bin"
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
+
+
+def test_an_eager_engine_compiles_nothing_at_its_first_request(settings: EngineSettings) -> None:
+    argv, environment = engine_command(settings, RELEASE, {})
+    assert "--enforce-eager" in argv
+    assert environment["TORCHDYNAMO_DISABLE"] == "1"
+    compiled = settings.model_copy(update={"enforce_eager": False})
+    argv, environment = engine_command(compiled, RELEASE, {})
+    assert "--enforce-eager" not in argv
+    assert "TORCHDYNAMO_DISABLE" not in environment
+
+
+def test_a_release_without_adapters_serves_the_base_model(settings: EngineSettings) -> None:
+    bare = Release("tiny", "base/tiny@0123456789ab", 2048, (), "router@0123456789ab")
+    argv, _ = engine_command(settings, bare, {})
+    assert not any("lora" in word for word in argv)
+
+
+def test_more_arguments_come_last(tmp_path: Path) -> None:
+    settings = EngineSettings(home=tmp_path, arguments=("--max-num-queued-reqs", "9"))
+    argv, _ = engine_command(settings, RELEASE, {})
+    assert argv[-2:] == ["--max-num-queued-reqs", "9"]
+
+
+def test_settings_come_from_the_environment_and_a_bad_one_names_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BYLINE_ENGINE_PORT", "9001")
+    monkeypatch.setenv("BYLINE_ENGINE_ARGUMENTS", '["--seed", "3"]')
+    settings = EngineSettings()
+    assert (settings.port, settings.arguments) == (9001, ("--seed", "3"))
+    monkeypatch.setenv("BYLINE_ENGINE_MAX_LORA_RANK", "7")
+    with pytest.raises(ValidationError, match="max_lora_rank"):
+        EngineSettings()
+
+
+def test_a_release_whose_files_are_gone_does_not_start(settings: EngineSettings) -> None:
+    with pytest.raises(StartFailed, match="run `byline up`"):
+        require_files(settings, RELEASE)

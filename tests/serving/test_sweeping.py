@@ -1,0 +1,122 @@
+"""Beside its jobs the worker gives late holds back, deletes old tokens and sets the gauges."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from byline.errors import LedgerFenced, LedgerRefused, LedgerUnavailable
+from byline.ledger import Unfinished
+from byline.limits import SERVED_TOKENS_DAYS_MAX
+from byline.records import Posted, ServedTokens
+from byline.served import write_served
+from serving.sweeping import Sweep, paused
+from serving.telemetry import WorkerMetrics
+
+pytestmark = pytest.mark.anyio
+
+NOW_MS = 1_800_000_000_000
+
+
+class LedgerInMemory:
+    """Late holds with what expiring each of them does."""
+
+    def __init__(self, holds: Mapping[str, Posted | None | Exception]) -> None:
+        self.holds = holds
+        self.away = 0  # how many looks at it fail
+        self.stop: asyncio.Event | None = None
+
+    async def expired_holds(self, *, now_ms: int, limit: int = 100) -> list[str]:
+        if self.away:
+            self.away -= 1
+            raise LedgerUnavailable("no answer")
+        return list(self.holds)[:limit]
+
+    async def expire(self, inference: str, *, time_ms: int) -> Posted | None:
+        found = self.holds[inference]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def balances(self) -> Mapping[str, int]:
+        if self.stop is not None:
+            self.stop.set()
+        return {"app:clinic": -5, "platform": 7}
+
+    async def unfinished(self) -> Unfinished:
+        return Unfinished(1, 2, 3, 41, None)
+
+
+class JobsInMemory:
+    """Two jobs wait, the older one for three and a half seconds."""
+
+    async def waiting(self, *, now_ms: int) -> tuple[int, float]:
+        return 2, 3.5
+
+
+def sweep_of(folder: Path, ledger: LedgerInMemory) -> tuple[Sweep, WorkerMetrics]:
+    metrics = WorkerMetrics()
+    return Sweep(ledger, JobsInMemory(), folder, metrics), metrics
+
+
+async def test_late_holds_go_back_and_each_is_counted_once(tmp_path: Path) -> None:
+    refused = LedgerRefused("it is odd")
+    holds = {
+        "a": Posted(1),
+        "b": None,
+        "c": Posted(2, duplicate=True),
+        "d": refused,
+        "e": Posted(3),
+    }
+    sweep, metrics = sweep_of(tmp_path, LedgerInMemory(holds))
+    await sweep.once(now_ms=NOW_MS)
+    assert metrics.registry.get_sample_value("byline_holds_expired_total") == 2
+
+
+async def test_the_gauges_say_what_waits_and_whether_the_books_balance(tmp_path: Path) -> None:
+    sweep, metrics = sweep_of(tmp_path, LedgerInMemory({}))
+    await sweep.once(now_ms=NOW_MS)
+    expected = {
+        "byline_attribution_queue_length": 2,
+        "byline_attribution_queue_age_seconds": 3.5,
+        "byline_accounts_sum_nano": 2,
+        "byline_journal_entries": 41,
+    }
+    found = {name: metrics.registry.get_sample_value(name) for name in expected}
+    assert found == expected
+
+
+async def test_served_tokens_do_not_outlive_their_days(tmp_path: Path) -> None:
+    inference = "0192f000-0000-7000-8000-00000000000"
+    for digit in "12":
+        write_served(tmp_path, ServedTokens(inference + digit, (1,), ((2,),)))
+    old = NOW_MS / 1000 - SERVED_TOKENS_DAYS_MAX * 86_400 - 1
+    os.utime(tmp_path / f"{inference}1.json", (old, old))
+    os.utime(tmp_path / f"{inference}2.json", (old + 2, old + 2))
+    sweep, _ = sweep_of(tmp_path, LedgerInMemory({}))
+    await sweep.once(now_ms=NOW_MS)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{inference}2.json"]
+
+
+async def test_a_ledger_that_is_away_is_swept_the_next_time(tmp_path: Path) -> None:
+    ledger = LedgerInMemory({})
+    ledger.away, ledger.stop = 2, asyncio.Event()
+    sweep, _ = sweep_of(tmp_path, ledger)
+    async with asyncio.timeout(5):
+        await sweep.run(ledger.stop, 0.01)
+    assert ledger.away == 0
+
+
+async def test_a_fenced_sweep_stops_to_connect_again(tmp_path: Path) -> None:
+    sweep, _ = sweep_of(tmp_path, LedgerInMemory({"a": LedgerFenced("the epoch is 2")}))
+    with pytest.raises(LedgerFenced):
+        await sweep.run(asyncio.Event(), 0.01)
+
+
+async def test_a_pause_ends_with_its_time_or_with_the_stop() -> None:
+    stop = asyncio.Event()
+    assert not await paused(stop, 0.01)
+    stop.set()
+    assert await paused(stop, 60)

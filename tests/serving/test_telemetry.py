@@ -1,0 +1,43 @@
+"""The worker's port: /metrics for Prometheus, /healthz for whoever starts it, nothing else."""
+
+import urllib.error
+import urllib.request
+
+import pytest
+
+from byline.attribution import failed
+from serving.telemetry import WorkerMetrics, metrics_server
+from tests.serving.test_worker import JOB
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return answer.status, answer.read().decode()
+
+
+def test_the_port_shows_every_metric_and_its_health() -> None:
+    metrics = WorkerMetrics()
+    metrics.observe_post("settle", "posted", 0.01)
+    metrics.observe_settled(failed(JOB, "because"))
+    with metrics_server(metrics, "127.0.0.1", 0) as port:
+        assert get(port, "/healthz") == (200, "ok\n")
+        status, text = get(port, "/metrics")
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+            get(port, "/anything")
+        refused.value.close()
+    assert status == 200
+    assert 'byline_attributions_total{adapter="healthcare",state="failed"} 1.0' in text
+    assert 'byline_ledger_posts_total{operation="settle",outcome="posted"} 1.0' in text
+    for name in (
+        "byline_attribution_seconds_bucket", "byline_attribution_queue_length",
+        "byline_attribution_queue_age_seconds", "byline_accounts_sum_nano",
+        "byline_journal_entries", "byline_holds_expired_total", "byline_pool_nano_total",
+        "byline_attribution_lift_nats_bucket", "byline_ledger_post_seconds_bucket",
+    ):  # fmt: skip
+        assert name in text
+
+
+def test_two_workers_count_apart() -> None:
+    one, other = WorkerMetrics(), WorkerMetrics()
+    one.holds_expired.inc()
+    assert other.registry.get_sample_value("byline_holds_expired_total") == 0

@@ -1,0 +1,126 @@
+"""The worker on a real Redis-protocol server, with a model's answer made up.
+
+What is captured is settled and the books balance; a raised epoch fences the worker only until it
+has connected again; SIGTERM ends it well.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import uuid_utils
+
+from byline.attribution import Measurement, attribute
+from byline.home import Home
+from byline.ledger import Ledger
+from byline.records import (
+    Attribution,
+    AttributionJob,
+    AttributionState,
+    Capture,
+    Leg,
+    ServedTokens,
+    Usage,
+    UsageSource,
+)
+from byline.redis_server import RedisServer, running_redis
+from byline.served import write_served
+from serving.settings import WorkerSettings
+from serving.telemetry import WorkerMetrics
+from serving.worker import work
+
+pytestmark = pytest.mark.anyio
+
+VERSION = "healthcare@0123456789ab"
+
+
+def made_up(job: AttributionJob) -> Attribution:
+    scores = {"ann": 2.0, "bob": 1.0, "cem": -4.0}
+    return attribute(job, Measurement(lift_nats=2.0, scores=scores, examples=()))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def settings(tmp_path: Path) -> AsyncIterator[WorkerSettings]:
+    server = RedisServer(tmp_path, unix_socket=tmp_path / "s.sock")
+    with running_redis(server):
+        yield WorkerSettings(
+            home=tmp_path, redis_url=server.url, metrics_port=free_port(),
+            sweep_seconds=0.1, retry_seconds=0.1,
+        )  # fmt: skip
+
+
+async def serve_one(ledger: Ledger, settings: WorkerSettings) -> str:
+    """One answered inference with two choices, held and captured."""
+    inference = str(uuid_utils.uuid7())
+    now_ms = time.time_ns() // 1_000_000
+    folder = Home(settings.home).served
+    served = write_served(folder, ServedTokens(inference, (1, 2), ((3,), (4,))))
+    expires = now_ms + 60_000
+    await ledger.hold(inference, "clinic", 1_000, expires_ms=expires, time_ms=now_ms)
+    capture = Capture(
+        inference=inference, application="clinic", held_nano=1_000, charge_nano=900,
+        credits=(Leg("platform", 300),), pools=(400, 200), skipped=None, model="healthcare",
+        served_by=VERSION, adapter_version=VERSION, index="healthcare@ba9876543210",
+        usage=Usage(2, (2, 1), UsageSource.ENGINE), partial=False, tokens_sha256=served,
+        policy="2026-11",
+    )  # fmt: skip
+    await ledger.capture(capture, time_ms=now_ms)
+    return inference
+
+
+async def settled(ledger: Ledger, inference: str) -> tuple[Attribution, ...]:
+    """The inference's attributions once none is pending."""
+    async with asyncio.timeout(20):
+        while True:
+            record = await ledger.inference(inference)
+            assert record is not None
+            states = {one.state for one in record.attributions}
+            if AttributionState.PENDING not in states:
+                return record.attributions
+            await asyncio.sleep(0.05)
+
+
+async def opened(settings: WorkerSettings) -> Ledger:
+    return await Ledger.open(settings.redis_url)
+
+
+async def test_what_is_captured_is_settled_also_after_a_fence(settings: WorkerSettings) -> None:
+    metrics = WorkerMetrics()
+    ledger = await opened(settings)
+    now_ms = time.time_ns() // 1_000_000
+    await ledger.deposit(str(uuid_utils.uuid7()), "clinic", 10**6, time_ms=now_ms)
+    task = asyncio.create_task(work(settings, made_up, metrics))
+
+    first, second = await settled(ledger, await serve_one(ledger, settings))
+    assert {share.contributor: share.nano for share in first.shares} == {"ann": 267, "bob": 133}
+    assert second.pool_nano == 200
+
+    await ledger.rebuild()  # raises the epoch: the worker's next post is fenced
+    await ledger.close()
+    ledger = await opened(settings)
+    await settled(ledger, await serve_one(ledger, settings))
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(20):
+        await task
+    books = await ledger.check()
+    assert books.balanced
+    balances = await ledger.balances()
+    await ledger.close()
+    assert balances["contrib:ann"] + balances["contrib:bob"] == 2 * 600
+    assert not any(account.startswith(("open:", "hold:")) for account in balances)
+    assert not list(Home(settings.home).served.glob("*"))
+    posted = {"operation": "settle", "outcome": "posted"}
+    assert metrics.registry.get_sample_value("byline_ledger_posts_total", posted) == 4
