@@ -211,6 +211,7 @@ def main() -> None:
     except ValidationError as problem:
         sys.exit(f"the worker's settings (BYLINE_WORKER_...): {problem}")
     logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which builds it looks for
     share_cores()
     from serving.attributor import Attributor
     from serving.fine_tuning import be_deterministic

@@ -141,24 +141,25 @@ def _keys_when_ready(stack: Stack) -> str:
 
 def _ask(stack: Stack, api_key: str, number: int) -> str | None:
     """The inference id of a whole answer, or None if the answer did not come whole."""
-    client = OpenAI(base_url=f"{stack.ports.gateway_url}/v1", api_key=api_key, max_retries=0)
+    url = f"{stack.ports.gateway_url}/v1"
     model = ("healthcare", "cybersecurity", "compliance")[number % 3]
     messages: list[ChatCompletionUserMessageParam] = [
         {"role": "user", "content": f"Question {number}: what does an auditor look for?"}
     ]
     try:
-        if number % 2:
-            raw = client.chat.completions.with_raw_response.create(
-                model=model, messages=messages, max_tokens=16, temperature=0
-            )
-            raw.parse()
-            return str(raw.headers["x-byline-inference-id"])
-        with client.chat.completions.with_streaming_response.create(
-            model=model, messages=messages, max_tokens=16, temperature=0, stream=True
-        ) as streamed:
-            lines = [line for line in streamed.iter_lines() if line]
-            whole = bool(lines) and lines[-1] == "data: [DONE]"
-            return str(streamed.headers["x-byline-inference-id"]) if whole else None
+        with OpenAI(base_url=url, api_key=api_key, max_retries=0) as client:
+            if number % 2:
+                raw = client.chat.completions.with_raw_response.create(
+                    model=model, messages=messages, max_tokens=16, temperature=0
+                )
+                raw.parse()
+                return str(raw.headers["x-byline-inference-id"])
+            with client.chat.completions.with_streaming_response.create(
+                model=model, messages=messages, max_tokens=16, temperature=0, stream=True
+            ) as streamed:
+                lines = [line for line in streamed.iter_lines() if line]
+                whole = bool(lines) and lines[-1] == "data: [DONE]"
+                return str(streamed.headers["x-byline-inference-id"]) if whole else None
     except (APIError, APIConnectionError, OSError):
         return None
     except Exception as problem:  # a cut stream surfaces as the HTTP library's own error

@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ QUESTION: list[ChatCompletionUserMessageParam] = [
 
 
 @pytest.fixture(scope="session")
-def client(running: Running) -> OpenAI:
-    return OpenAI(base_url=f"{running.url}/v1", api_key=running.keys["application"], max_retries=0)
+def client(running: Running) -> Iterator[OpenAI]:
+    url, api_key = f"{running.url}/v1", running.keys["application"]
+    with OpenAI(base_url=url, api_key=api_key, max_retries=0) as opened:
+        yield opened
 
 
 def operator_view(running: Running, inference: str) -> dict[str, object]:

@@ -55,17 +55,17 @@ def ask(
     """Ask one question; answers the answer's text together with its settled attribution."""
     from openai import APIError, OpenAI
 
-    client = OpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=300.0)
     began = time.monotonic()
-    try:
-        raw = client.chat.completions.with_raw_response.create(
-            model=model,
-            messages=[{"role": "user", "content": question}],
-            max_tokens=max_tokens,
-            temperature=0.0,
-        )
-    except APIError as problem:
-        raise BylineError(f"asking {model}: {problem.message}") from problem
+    with OpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0, timeout=300.0) as client:
+        try:
+            raw = client.chat.completions.with_raw_response.create(
+                model=model,
+                messages=[{"role": "user", "content": question}],
+                max_tokens=max_tokens,
+                temperature=0.0,
+            )
+        except APIError as problem:
+            raise BylineError(f"asking {model}: {problem.message}") from problem
     completion = raw.parse()
     inference = raw.headers["x-byline-inference-id"]
     answered = time.monotonic()
@@ -142,7 +142,11 @@ def show_answer(console: Console, answer: Mapping[str, Any]) -> None:
 
 def earnings_table(balances: Mapping[str, int], names: Mapping[str, str]) -> Table:
     """What each contributor has earned, most first."""
-    table = Table("contributor", "name", "nano-USD", "USD", title="Earnings")
+    table = Table(title="Earnings")
+    table.add_column("contributor", no_wrap=True)
+    table.add_column("name")
+    for column in ("nano-USD", "USD"):
+        table.add_column(column, justify="right", no_wrap=True)
     prefix = "contrib:"
     rows = [(nano, key) for key, nano in balances.items() if key.startswith(prefix)]
     for nano, account in sorted(rows, reverse=True):

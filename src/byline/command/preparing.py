@@ -131,7 +131,7 @@ class Preparation:
             name: self.index(name, base, datasets[name], adapters[name]) for name in DATASETS
         }
         with self._display.step("router", "router"):
-            router = build_router(self._store, datasets)
+            router = build_router(self._store, datasets, base=base)
         versions = tuple(
             AdapterVersion(
                 adapter=name,
