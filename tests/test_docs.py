@@ -13,6 +13,7 @@ from serving.settings import EngineSettings, WorkerSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+ROUTE = r'"(/(?:v1/|healthz|readyz|metrics)[^"]*)"'
 
 
 @pytest.mark.parametrize("settings", [GatewaySettings, EngineSettings, WorkerSettings])
@@ -33,8 +34,8 @@ def test_every_metric_is_in_the_operating_guide() -> None:
 def test_every_route_and_error_code_is_in_the_api_document() -> None:
     document = (DOCS / "api.md").read_text()
     texts = [path.read_text() for path in sorted((ROOT / "gateway").glob("*.py"))]
-    routes = {r for text in texts for r in re.findall(r'\.(?:get|post)\(\s*"(/[^"]+)"', text)}
-    assert len(routes) >= 8
+    routes = {r for text in texts for r in re.findall(ROUTE, text)}
+    assert len(routes) >= 9
     assert not [route for route in sorted(routes) if route.split("{")[0] not in document]
     codes = set(re.findall(r'"([a-z]+(?:_[a-z]+)+)"', (ROOT / "gateway/errors.py").read_text()))
     assert "model_not_found" in codes
