@@ -9,19 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byline import routing_evaluation
 from byline.artifacts import Artifact, ArtifactStore
 from byline.datasets import DATASETS, build_dataset
 from byline.errors import ArtifactError, InvalidInput, StartFailed
 from byline.home import Home
 from byline.records import AdapterVersion, Example, Release
 from byline.registry import write_release
-from byline.routing import Router, build_router
-from byline.routing_background import SUBJECTS, find_background, read_background, utterances
-from byline.routing_evaluation import EvaluationTexts, evaluate_router, evaluation_texts, share
-from byline.routing_fit import template_words, texts_of
-from byline.routing_text import CHARACTERS_MAX, content_words
-from byline.routing_vocabulary import read_vocabulary
+from byline.routing import Router, build_router, evaluation
+from byline.routing.background import SUBJECTS, find_background, read_background, utterances
+from byline.routing.evaluation import EvaluationTexts, evaluate_router, evaluation_texts, share
+from byline.routing.fit import template_words, texts_of
+from byline.routing.text import CHARACTERS_MAX, content_words
+from byline.routing.vocabulary import read_vocabulary
 
 QUESTIONS = Path(__file__).parent / "routing_questions.json"
 
@@ -118,7 +117,7 @@ def test_the_same_recipe_is_fitted_once(
     store: ArtifactStore, datasets: Mapping[str, Artifact], built: Artifact,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("byline.routing_fit.fit_router", None)
+    monkeypatch.setattr("byline.routing.fit.fit_router", None)
     assert build_router(store, datasets) == built
 
 
@@ -138,7 +137,7 @@ def test_one_adapter_leaves_nothing_to_choose(
 def test_a_missing_background_package_is_named(
     store: ArtifactStore, datasets: Mapping[str, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("byline.routing_background.PACKAGE", "no_such_package")
+    monkeypatch.setattr("byline.routing.background.PACKAGE", "no_such_package")
     with pytest.raises(StartFailed, match="no_such_package"):
         build_router(store, datasets)
 
@@ -162,7 +161,7 @@ def test_a_router_that_changes_under_the_builder_is_an_error(
     tmp_path: Path, datasets: Mapping[str, Artifact], router: Router,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("byline.routing_fit.fit_router", lambda *_: (router.arrays, {}))
+    monkeypatch.setattr("byline.routing.fit.fit_router", lambda *_: (router.arrays, {}))
     monkeypatch.setattr(ArtifactStore, "find", lambda *_: None)
     with pytest.raises(ArtifactError, match="changed on disk"):
         build_router(ArtifactStore(tmp_path), datasets)
@@ -320,7 +319,7 @@ def test_the_command_measures_the_router_of_a_release(
         for name, artifact in datasets.items()
     )
     write_release(home.release, Release("base", "base", 2048, adapters, built.reference))
-    routing_evaluation.main(["--home", str(home.root), "--questions", str(QUESTIONS)])
+    evaluation.main(["--home", str(home.root), "--questions", str(QUESTIONS)])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
     assert result["router"] == built.reference
     assert set(result["questions"]) == set(DATASETS)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from byline.artifacts import Artifact, ArtifactStore
 from byline.canonical import Json, canonical_text
 from byline.errors import ArtifactError, InvalidInput
-from byline.routing_text import content_words, hashed, hashing
+from byline.routing.arrays import RouterArrays
+from byline.routing.text import content_words, hashed, hashing
 
 KIND = "router"
 NAME = "router"
@@ -29,18 +30,6 @@ class Route:
     adapter: str | None  # None: below the floor, the base model answers
     confidence: float  # probability of the best adapter
     runner_up: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RouterArrays:
-    """What a fitted router consists of. The last class is general talk."""
-
-    adapters: tuple[str, ...]
-    floor: float
-    columns: NDArray[np.float32]  # hashed column x class
-    bias: NDArray[np.float32]  # class
-    words: NDArray[np.str_]
-    word_weights: NDArray[np.float32]  # word x class
 
 
 class Router:
@@ -98,8 +87,8 @@ def build_router(
     if len(datasets) < 2:
         raise InvalidInput("a router needs two adapters or more to choose from", param="datasets")
     # Fitting needs more of scikit-learn than routing does; a gateway never loads that.
-    from byline.routing_background import find_background
-    from byline.routing_fit import fit_router
+    from byline.routing.background import find_background
+    from byline.routing.fit import fit_router
 
     background = find_background()
     recipe: dict[str, Json] = {

@@ -22,10 +22,10 @@ from byline.canonical import Json
 from byline.datasets import read_dataset
 from byline.datasets.packages import InstalledPackage
 from byline.records import Example
-from byline.routing import RouterArrays
-from byline.routing_background import read_background
-from byline.routing_text import COLUMNS, content_words, hashed, hashing
-from byline.routing_vocabulary import Vocabulary, empty_vocabulary, read_vocabulary
+from byline.routing.arrays import RouterArrays
+from byline.routing.background import read_background
+from byline.routing.text import COLUMNS, content_words, hashed, hashing
+from byline.routing.vocabulary import Vocabulary, empty_vocabulary, read_vocabulary
 
 STRETCH_WORDS = 8  # about a question's length
 TEMPLATE_SHARE = 0.2  # a word in this share of a dataset's prompts belongs to its templates

@@ -7,7 +7,7 @@ line by line: they hold lists of lists of one-line texts and nothing else.
 import re
 
 from byline.datasets.packages import InstalledPackage, find_package
-from byline.routing_text import content_words
+from byline.routing.text import content_words
 
 PACKAGE = "chatterbot_corpus"
 # Left out: computers, coding, tech_support and health, which touch what specialists answer.

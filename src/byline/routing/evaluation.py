@@ -1,6 +1,6 @@
 """Measures a router on what it was not built from; prints one JSON object as its last line.
 
-    python -m byline.routing_evaluation --home HOME [--questions FILE]
+    python -m byline.routing.evaluation --home HOME [--questions FILE]
 
 Three kinds of text: completions of the usable rows that the training datasets left out, questions
 that a person wrote about each adapter's subject without the datasets' wording, and questions that
