@@ -4,7 +4,8 @@
 
 Each list is complete, so `pip install --no-deps -r` installs exactly it. torchvision, torchaudio
 and torchcodec are left out of the CPU list on purpose: the engine asks for them, only CUDA builds
-exist, and torchvision without CUDA breaks `import transformers`. No address gets into a list.
+exist, and torchvision without CUDA breaks `import transformers`. triton is 1 GB that a CPU never
+uses. No address gets into a list.
 """
 
 import json
@@ -19,7 +20,7 @@ from pip._vendor.packaging.requirements import Requirement
 from pip._vendor.packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
-LEFT_OUT_OF_CPU = {"torchvision", "torchaudio", "torchcodec"}
+LEFT_OUT_OF_CPU = {"torchvision", "torchaudio", "torchcodec", "triton"}
 BUILD = ["hatchling==1.28.0", "editables"]
 
 
