@@ -11,11 +11,11 @@ RUN_LISTS := requirements/build.txt requirements/gateway.txt requirements/$(ENGI
 DEV_LISTS := requirements/dev.txt
 RUN_STAMP := $(VENV)/.run-$(shell cat $(RUN_LISTS) pyproject.toml | sha256sum | cut -c1-12)
 DEV_STAMP := $(VENV)/.dev-$(shell cat $(DEV_LISTS) | sha256sum | cut -c1-12)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps
 PORT ?= 8080
 SECONDS_OF_LOAD ?= 60
 
-.PHONY: help install install-dev up once test check format chart load dashboard pins clean
+.PHONY: help install install-dev up once test check format chart load report bench-ledger dashboard pins clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,12 @@ dashboard: install-dev  ## write the Grafana dashboard anew from its code
 
 load: install-dev  ## 60 s of load against a running `byline up`
 	@$(BIN)/python -m loadtests.run --seconds $(SECONDS_OF_LOAD)
+
+report: install-dev  ## who is paid for questions about whose rows, on a running `byline up`
+	@$(BIN)/python -m loadtests.asked_about
+
+bench-ledger: install-dev  ## durable posts a second of one ledger
+	@$(BIN)/python -m loadtests.bench_ledger
 
 pins:  ## resolve requirements/*.txt anew, in a throw-away environment
 	@folder=$$(mktemp -d); $(PYTHON) -m venv $$folder; $$folder/bin/python requirements/pin.py; rm -rf $$folder

