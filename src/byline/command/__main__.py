@@ -108,7 +108,7 @@ def ask(
     if as_json:
         print(json.dumps(summary(answer)))
     else:
-        show_answer(Console(soft_wrap=True), answer)
+        _show_answer(home, answer)
 
 
 @app.command()
@@ -123,7 +123,7 @@ def attribution(
         print(json.dumps(found))
         return
     answer = {"asked": found["model"], "question": "-", "text": "-", "attribution": found}
-    show_answer(Console(soft_wrap=True), answer)
+    _show_answer(home, answer)
 
 
 @app.command()
@@ -214,6 +214,14 @@ def index(
     adapter = preparation.adapter(name, base, dataset)
     made = preparation.index(name, base, dataset, adapter)
     show(as_json, {"index": made.reference, "seconds": display.seconds}, made.reference)
+
+
+def _show_answer(home: Path, answer: dict[str, Any]) -> None:
+    from byline.command.up import examples_of
+    from byline.registry import read_release
+
+    rows = examples_of(Home(home), read_release(Home(home).release))
+    show_answer(Console(soft_wrap=True), answer, rows)
 
 
 def _preparation(home: Path, model: str, everything: bool) -> tuple[Any, Any]:

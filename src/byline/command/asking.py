@@ -12,6 +12,7 @@ from rich.table import Table
 
 from byline.errors import BylineError, NotFound
 from byline.money import usd
+from byline.records import Example
 
 ATTRIBUTION_WAIT_SECONDS = 60
 ANSWER_TOKENS_MAX = 64
@@ -111,8 +112,8 @@ def summary(answer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def show_answer(console: Console, answer: Mapping[str, Any]) -> None:
-    """An answer and its byline, for a person."""
+def show_answer(console: Console, answer: Mapping[str, Any], rows: Mapping[str, Example]) -> None:
+    """An answer and its byline, for a person; `rows` are the examples that can be quoted."""
     attribution = answer["attribution"]
     console.print()
     console.print(f"[bold]{answer['asked']}[/] -> {attribution['adapter']}", highlight=False)
@@ -133,8 +134,10 @@ def show_answer(console: Console, answer: Mapping[str, Any]) -> None:
             highlight=False,
         )
     for example in attribution["examples"][:3]:
+        row = rows.get(example["id"])
+        quoted = row.prompt if row else example["id"]
         console.print(
-            f"  from {example['id']} ({example['contributor']}), influence {example['score']:+.3f}",
+            f"  from {quoted!r} ({example['contributor']}), influence {example['score']:+.3f}",
             markup=False,
             highlight=False,
         )

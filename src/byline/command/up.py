@@ -21,11 +21,12 @@ from byline.command.preparing import Preparation, require_space
 from byline.command.programs import Ports, Program, programs, redis_program
 from byline.command.progress import Display
 from byline.command.tree import Tree, require_free_port
-from byline.datasets import read_dataset
+from byline.datasets import Dataset, read_dataset
 from byline.errors import LedgerUnavailable, StartFailed
 from byline.home import Home
 from byline.ledger import Ledger
-from byline.records import Books, Release
+from byline.records import Books, Example, Release
+from byline.registry import read_release
 
 DISK_BYTES_NEEDED = 1_500_000_000  # base model, adapters, indexes and gradients being built
 REDIS_READY_SECONDS = 30.0
@@ -96,13 +97,24 @@ def start(
     return keys
 
 
+def released_datasets(home: Home, release: Release) -> list[Dataset]:
+    """The datasets of the release's adapters."""
+    store = ArtifactStore(home.artifacts)
+    return [read_dataset(store.open("datasets", a.dataset)) for a in release.adapters]
+
+
 def contributors_of(home: Home, release: Release) -> dict[str, str]:
     """Every contributor of the release's datasets, with the name to show."""
-    store = ArtifactStore(home.artifacts)
     names: dict[str, str] = {}
-    for adapter in release.adapters:
-        names.update(read_dataset(store.open("datasets", adapter.dataset)).contributors)
+    for dataset in released_datasets(home, release):
+        names.update(dataset.contributors)
     return names
+
+
+def examples_of(home: Home, release: Release) -> dict[str, Example]:
+    """Every example of the release's datasets, by id."""
+    datasets = released_datasets(home, release)
+    return {example.id: example for dataset in datasets for example in dataset.examples}
 
 
 async def _accounts_when_ready(
@@ -151,10 +163,11 @@ def show_and_check(
         for done, (model, question) in enumerate(QUESTIONS):
             step.advance(done, len(QUESTIONS))
             answers.append(ask(ports.gateway_url, keys["application"], model, question))
+    rows = examples_of(home, read_release(home.release))
     for answer in answers:
-        show_answer(console, answer)
+        show_answer(console, answer, rows)
     books, balances = asyncio.run(books_and_balances(ports.redis_url))
-    names = contributors_of(home, _release(home))
+    names = contributors_of(home, read_release(home.release))
     console.print()
     console.print(earnings_table(balances, names))
     verdict = "balance" if books.balanced else "DO NOT BALANCE: run `byline ledger check`"
@@ -169,12 +182,6 @@ def show_and_check(
         "balanced": books.balanced,
         "seconds": display.seconds,
     }
-
-
-def _release(home: Home) -> Release:
-    from byline.registry import read_release
-
-    return read_release(home.release)
 
 
 async def books_and_balances(redis_url: str) -> tuple[Books, Mapping[str, int]]:
