@@ -114,18 +114,21 @@ def test_each_choice_is_attributed_by_itself(running: Running, client: OpenAI) -
     assert sum(choice["pool_nano"] for choice in choices) == found["pool_nano"]
 
 
-def test_a_contributor_sees_its_own_line_and_no_other(running: Running) -> None:
-    answer = next(answer for answer in running.report["answers"] if answer["shares"])
-    contributor = answer["shares"][0]["contributor"]
+def test_a_contributor_sees_its_own_line_and_no_other(running: Running, client: OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="healthcare", messages=QUESTION, max_tokens=12, temperature=0
+    )
+    inference = raw.headers["x-byline-inference-id"]
+    paid = attribution_of(running.url, running.keys["application"], inference)["shares"][0]
+    contributor = paid["contributor"]
     key = running.keys["contributors"][contributor]
-    seen = get_json(f"{running.url}/v1/attributions/{answer['inference_id']}", key)
-    assert {share["contributor"] for share in seen["shares"]} == {contributor}
-    assert contributor not in {example["contributor"] for example in seen["examples"]} - {
-        contributor
-    }
+    seen = get_json(f"{running.url}/v1/attributions/{inference}", key)
+    assert [share["contributor"] for share in seen["shares"]] == [contributor]
+    assert {example["contributor"] for example in seen["examples"]} <= {contributor}
+    assert set(seen["legs"]) <= {f"contrib:{contributor}"}
     earned = get_json(f"{running.url}/v1/contributors/me/earnings", key)
-    assert earned["available_nano"] >= answer["shares"][0]["nano"]
-    assert answer["inference_id"] in {line["inference"] for line in earned["lines"]}
+    newest = earned["lines"][0]
+    assert (newest["inference"], newest["nano"]) == (inference, paid["nano"])
 
 
 def test_wrong_callers_get_errors_in_openai_shape(running: Running, client: OpenAI) -> None:
