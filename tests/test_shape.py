@@ -12,7 +12,8 @@ FILE_LINES_MAX, TEST_FILE_LINES_MAX, FUNCTION_LINES_MAX = 400, 600, 50
 # path or path:function -> why it may stand above the bound
 ABOVE: dict[str, str] = {}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "core", "manager", "misc"}
-BROAD_EXCEPTS_MAX = 2  # the gateway's outermost middleware and the worker's loop
+# Where a bug must neither reach a client nor end the program: each logs it.
+BROAD_EXCEPTS = ["gateway/middleware.py", "serving/worker.py"]
 
 
 def tracked(*suffixes: str) -> list[Path]:
@@ -64,15 +65,20 @@ def test_every_module_says_what_it_is_for() -> None:
     assert not [path for path in sources() if not ast.get_docstring(ast.parse(path.read_text()))]
 
 
+def swallows_everything(handler: ast.ExceptHandler) -> bool:
+    name = handler.type.id if isinstance(handler.type, ast.Name) else None
+    is_broad = handler.type is None or name in ("Exception", "BaseException")
+    return is_broad and not isinstance(handler.body[-1], ast.Raise)
+
+
 def test_broad_excepts_stand_only_at_the_two_outermost_places() -> None:
     found = [
-        f"{path.relative_to(ROOT)}:{number}"
+        str(path.relative_to(ROOT))
         for path in sources()
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if re.search(r"except (Exception|BaseException)\b(?!.*raise)|except:", line)
-        and "noqa: BLE001" in line
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler) and swallows_everything(node)
     ]
-    assert len(found) <= BROAD_EXCEPTS_MAX, found
+    assert sorted(found) == BROAD_EXCEPTS
 
 
 def test_nothing_committed_names_a_machine_or_a_registry() -> None:
