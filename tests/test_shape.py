@@ -1,7 +1,6 @@
 """The house keeps its shape: sizes stay small; what stands above a bound is named with a reason."""
 
 import ast
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
