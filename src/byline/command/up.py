@@ -22,7 +22,7 @@ from byline.command.programs import Ports, Program, programs, redis_program
 from byline.command.progress import Display
 from byline.command.tree import Tree, require_free_port
 from byline.datasets import Dataset, read_dataset
-from byline.errors import LedgerUnavailable, StartFailed
+from byline.errors import BylineError, LedgerUnavailable, StartFailed
 from byline.home import Home
 from byline.ledger import Ledger
 from byline.records import Books, Example, Release
@@ -59,7 +59,11 @@ def up(options: Options) -> int:
         try:
             with Tree(home.logs) as tree:
                 keys = start(tree, home, ports, display, release)
-                report = show_and_check(home, ports, display, keys, options)
+                try:
+                    report = show_and_check(home, ports, display, keys, options)
+                except BylineError:
+                    tree.raise_if_one_died()  # then that is what went wrong
+                    raise
                 if options.once:
                     return _finish(report, options)
                 display.say(f"\nByline is up at {ports.gateway_url}/v1 - keys in {home.keys}")
