@@ -10,7 +10,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from byline.errors import InsufficientFunds, LedgerError, LedgerFrozen, LedgerUnavailable
+from byline.errors import (
+    InsufficientFunds,
+    LedgerError,
+    LedgerFenced,
+    LedgerFrozen,
+    LedgerUnavailable,
+)
 from byline.ledger import Ledger
 from byline.limits import CAPTURE_RETRY_SECONDS
 from byline.money import (
@@ -225,6 +231,9 @@ class Charging:
                     return None
                 log.warning("%s is sent again: %s", what, problem)
                 await asyncio.sleep(self._pause)
+            except LedgerFenced as problem:  # until this gateway starts again nothing can be posted
+                log.critical("%s was given up: %s", what, problem)
+                return None
             except (LedgerError, InsufficientFunds) as problem:
                 log.warning("%s was refused: %s", what, problem)
                 return None

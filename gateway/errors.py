@@ -30,7 +30,7 @@ log = logging.getLogger("gateway")
 
 MESSAGE_CHARACTERS_MAX = 1_000
 # An absolute path of two parts or more that is not the tail of a word or of a URL.
-PATH = re.compile(r"(?<![\w/:.])/(?:[\w.@+-]+/)+[\w.@+-]*")
+PATH = re.compile(r"(?<![\w/:.])/(?!v1/)(?:[\w.@+-]+/)+[\w.@+-]*")  # our own routes stay
 CLIENT_GONE_STATUS = 499  # nobody reads it: it is what the metrics say
 
 
@@ -53,6 +53,10 @@ class Answered:
 
 INVALID = Answered(400, "invalid_request_error", "invalid_value")
 INTERNAL = Answered(500, "server_error", "internal_error")
+NO_FUNDS_MESSAGE = (
+    "Your balance does not cover the largest possible charge of this request, which is held before "
+    "the first token. Deposit money, or ask for fewer tokens with max_tokens."
+)
 INTERNAL_MESSAGE = "Byline failed to handle this request. It has been logged."
 
 # The first class that matches decides, so children stand above their parents.
@@ -116,6 +120,8 @@ def response_of(problem: BylineError) -> JSONResponse:
         log.error("%s: %s", type(problem).__name__, problem)
         return error_response(row, INTERNAL_MESSAGE)
     param = getattr(problem, "param", None)
+    if isinstance(problem, InsufficientFunds):  # whose account, and how much it may owe, stays here
+        return error_response(row, NO_FUNDS_MESSAGE, param)
     return error_response(row, clean(str(problem)), param)
 
 

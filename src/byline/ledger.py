@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from byline import postings
-from byline.errors import LedgerMisconfigured, LedgerRefused
+from byline.errors import LedgerFenced, LedgerFrozen, LedgerMisconfigured, LedgerRefused
 from byline.inference_records import earnings_line, entry_numbers, inference_record
 from byline.journal import Journal
 from byline.limits import LEDGER_TIMEOUT_SECONDS, LINES_PER_CONTRIBUTOR_MAX
@@ -85,9 +85,13 @@ class Ledger:
         await self._redis.aclose()
 
     async def ping(self) -> None:
-        """Raise LedgerUnavailable unless the server answers."""
+        """Raise LedgerUnavailable, LedgerFenced or LedgerFrozen unless this writer could post."""
         with answering("ping the ledger"):
-            await self._redis.ping()
+            epoch, frozen = await self._redis.hmget(self._keys.meta, "epoch", "frozen")
+        if epoch != str(self._poster.epoch):
+            raise LedgerFenced(f"the ledger's epoch is {epoch}, this writer has an older one")
+        if frozen is not None:
+            raise LedgerFrozen(f"posting is frozen: {frozen}")
 
     async def deposit(self, operation: str, application: str, nano: int, *, time_ms: int) -> Posted:
         """`funding` -> `app:<application>`. `operation` is a UUIDv7."""

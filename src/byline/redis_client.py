@@ -32,16 +32,21 @@ CONNECTIONS_MAX = 64  # a server that syncs before each answer gains nothing fro
 
 def connect(url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS) -> Client:
     """A client of the server at `url` (`redis://` or `unix://`). Nothing is sent yet."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=CONNECTIONS_MAX,
-        timeout=timeout_seconds,  # the wait for a free connection
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-        protocol=2,
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS_MAX,
+            timeout=timeout_seconds,  # the wait for a free connection
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            protocol=2,
+        )
+    except ValueError as problem:  # its text may quote the password: say only what is wanted
+        raise LedgerMisconfigured(
+            "the ledger's address must be redis://HOST:PORT/0 or unix://PATH"
+        ) from problem
     return Redis.from_pool(pool)
 
 

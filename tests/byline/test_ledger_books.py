@@ -224,3 +224,28 @@ async def test_each_post_is_observed_with_its_outcome(redis_url: str, ledger_nam
     await ledger.ping()
     await ledger.close()
     assert seen == [("deposit", "posted"), ("deposit", "duplicate"), ("deposit", "refused")]
+
+
+async def test_a_frozen_or_fenced_writer_says_that_it_could_not_post(
+    redis_url: str, ledger_name: str, ledger: Ledger
+) -> None:
+    await ledger.ping()
+    await ledger.freeze("a drill")
+    with pytest.raises(LedgerFrozen, match="a drill"):
+        await ledger.ping()
+    await ledger.thaw()
+    other = await Ledger.open(redis_url, name=ledger_name)
+    try:
+        await other.rebuild()
+        await other.ping()
+    finally:
+        await other.close()
+    with pytest.raises(LedgerFenced, match="epoch"):
+        await ledger.ping()
+
+
+@pytest.mark.parametrize("url", ["zzz", "http://127.0.0.1:1", "redis//secret@host"])
+async def test_an_address_that_is_none_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(LedgerMisconfigured) as refused:
+        await Ledger.open(url)
+    assert "secret" not in str(refused.value)

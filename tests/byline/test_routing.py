@@ -323,3 +323,10 @@ def test_the_command_measures_the_router_of_a_release(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
     assert result["router"] == built.reference
     assert set(result["questions"]) == set(DATASETS)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "   ", "...", "123", "你好", "asdf qwer", "🙂", "what is zzqx?"]
+)
+def test_a_text_of_which_no_word_is_known_goes_to_the_base_model(router: Router, text: str) -> None:
+    assert router.route(text).adapter is None

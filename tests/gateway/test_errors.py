@@ -250,3 +250,4 @@ async def test_a_clients_request_id_comes_back_if_it_is_harmless(house: House) -
 def test_cleaning_leaves_urls_and_fractions_alone() -> None:
     assert clean("open /a/b.c\nand/or see http://h/x/y") == "open <path> and/or see http://h/x/y"
     assert len(clean("x" * 5_000)) == 1_000
+    assert clean("See GET /v1/models.") == "See GET /v1/models."  # no path of this machine

@@ -118,7 +118,8 @@ def attribution(
     as_json: JsonOption = False,
 ) -> None:
     """Show the attribution of one inference."""
-    found = attribution_of(run_facts(home)["gateway_url"], demo_keys(home)["operator"], inference)
+    url, key = run_facts(home)["gateway_url"], demo_keys(home)["operator"]
+    found = attribution_of(url, key, inference, wait_seconds=5)
     if as_json:
         print(json.dumps(found))
         return
@@ -196,7 +197,8 @@ def train(
 ) -> None:
     """Train one adapter, or find it if the same inputs were trained before."""
     preparation, display = _preparation(home, model, everything)
-    made = preparation.adapter(name, preparation.base(), preparation.dataset(name))
+    dataset = preparation.dataset(name)
+    made = preparation.adapter(name, preparation.base(), dataset)
     show(as_json, {"adapter": made.reference, "seconds": display.seconds}, made.reference)
 
 
@@ -210,7 +212,7 @@ def index(
 ) -> None:
     """Build one adapter's attribution index, training the adapter first if need be."""
     preparation, display = _preparation(home, model, everything)
-    base, dataset = preparation.base(), preparation.dataset(name)
+    dataset, base = preparation.dataset(name), preparation.base()
     adapter = preparation.adapter(name, base, dataset)
     made = preparation.index(name, base, dataset, adapter)
     show(as_json, {"index": made.reference, "seconds": display.seconds}, made.reference)

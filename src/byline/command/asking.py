@@ -81,10 +81,12 @@ def ask(
     }
 
 
-def attribution_of(url: str, api_key: str, inference: str) -> dict[str, Any]:
+def attribution_of(
+    url: str, api_key: str, inference: str, *, wait_seconds: int = ATTRIBUTION_WAIT_SECONDS
+) -> dict[str, Any]:
     """The attribution of one inference, waiting for it within bounds."""
-    address = f"{url}/v1/attributions/{inference}?wait={ATTRIBUTION_WAIT_SECONDS}"
-    found: dict[str, Any] = get_json(address, api_key, seconds=ATTRIBUTION_WAIT_SECONDS + 30.0)
+    address = f"{url}/v1/attributions/{inference}?wait={wait_seconds}"
+    found: dict[str, Any] = get_json(address, api_key, seconds=wait_seconds + 30.0)
     return found
 
 

@@ -65,6 +65,7 @@ def ledger_check(
 @ledger_app.command("rebuild")
 def ledger_rebuild(
     check: Annotated[bool, typer.Option("--check", help="Only compare; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
     redis_url: RedisOption = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
@@ -74,6 +75,8 @@ def ledger_rebuild(
     if check:
         _check(address, as_json)
         return
+    if not yes:
+        typer.confirm("Running gateways stop serving until they restart. Rebuild?", abort=True)
     accounts = _with_ledger(address, lambda ledger: ledger.rebuild())
     text = f"rebuilt {len(accounts)} accounts under a new epoch: restart gateway and worker"
     show(as_json, {"accounts": len(accounts)}, text)

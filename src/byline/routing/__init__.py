@@ -57,11 +57,13 @@ class Router:
 
     def route(self, text: str) -> Route:
         """The adapter for `text`, or none."""
-        probabilities = self.probabilities(text)[:-1]  # without general talk
-        ranked = np.argsort(-probabilities, kind="stable")
+        *specialists, general = self.probabilities(text).tolist()
+        ranked = sorted(range(len(specialists)), key=lambda place: -specialists[place])
         best, second = (self.arrays.adapters[place] for place in ranked[:2])
-        confidence = float(probabilities[ranked[0]])
-        if confidence < self.arrays.floor:
+        confidence = specialists[ranked[0]]
+        # General talk that is likelier than any specialist is also where a text goes of which no
+        # word is known: what it says is not known, so nobody may be paid for it.
+        if confidence < self.arrays.floor or confidence <= general:
             return Route(None, confidence, best)
         return Route(best, confidence, second)
 
