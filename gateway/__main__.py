@@ -8,7 +8,6 @@ from types import FrameType
 
 import uvicorn
 import uvloop
-from byline.routing import Router
 from pydantic import ValidationError
 
 from byline.api_keys import ApiKeys
@@ -17,6 +16,7 @@ from byline.errors import BylineError
 from byline.home import Home
 from byline.ledger import Ledger
 from byline.registry import read_release
+from byline.routing import Router
 from gateway.app import build_app
 from gateway.engine_client import EngineClient
 from gateway.operator_log import log_to_stderr
