@@ -19,10 +19,16 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     The weights move to a fresh model: the loaded one remembers that it was quantised, and would be
     saved as such.
     """
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    # `local_files_only` is said, not left to the environment: the tokenizer's file repeats it, and
+    # the same recipe must give the same bytes.
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, local_files_only=True
+    )
     if not tokenizer.chat_template:
         raise ValueError(f"{gguf} has no chat template")
-    loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, local_files_only=True
+    )
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
