@@ -42,7 +42,7 @@ def test_every_route_and_error_code_is_in_the_api_document() -> None:
     assert not [code for code in sorted(codes) if code not in document]
 
 
-def test_every_module_of_the_domain_has_its_words_in_the_glossary() -> None:
+def test_the_glossary_defines_the_words_that_name_the_central_modules() -> None:
     glossary = (DOCS / "glossary.md").read_text().lower()
     for word in ("adapter", "artifact", "attribution", "ledger", "release", "router", "recipe"):
         assert f"**{word}**" in glossary
