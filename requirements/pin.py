@@ -9,6 +9,7 @@ uses. No address gets into a list.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,12 +25,22 @@ LEFT_OUT_OF_CPU = {"torchvision", "torchaudio", "torchcodec", "triton"}
 BUILD = ["hatchling==1.28.0", "editables"]
 
 
-def resolve(wanted: Iterable[str]) -> dict[str, str]:
-    """What pip would install for these requirements: canonical name -> version."""
+def resolve(wanted: Iterable[str], *, wheels_here: bool = True) -> dict[str, str]:
+    """What pip would install for these requirements: canonical name -> version.
+
+    `wheels_here=False` overlooks wheels that this machine offers by itself: a CPU build of torch
+    would hide the CUDA packages that a GPU needs.
+    """
+    environment = dict(os.environ)
+    if not wheels_here:
+        environment.pop("PIP_FIND_LINKS", None)
+        environment["PIP_CONFIG_FILE"] = os.devnull
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
-        subprocess.run([*command, "-q", "--report", str(report), *wanted], check=True)
+        subprocess.run(
+            [*command, "-qq", "--report", str(report), *wanted], check=True, env=environment
+        )
         installs = json.loads(report.read_text())["install"]
     return {
         canonicalize_name(item["metadata"]["name"]): item["metadata"]["version"].split("+")[0]
@@ -56,7 +67,7 @@ def main() -> None:
     write("gateway", {name: everything[name] for name in gateway})
     write("cpu", {name: everything[name] for name in engine}, gateway | LEFT_OUT_OF_CPU)
     write("dev", everything, engine | gateway | LEFT_OUT_OF_CPU)
-    write("gpu", resolve([*project["dependencies"], *extras["gpu"]]), gateway)
+    write("gpu", resolve([*project["dependencies"], *extras["gpu"]], wheels_here=False), gateway)
     write("build", resolve(BUILD), gateway)
 
 
