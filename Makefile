@@ -14,11 +14,14 @@ DEV_STAMP := $(VENV)/.dev-$(shell cat $(DEV_LISTS) | sha256sum | cut -c1-12)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps
 PORT ?= 8080
 SECONDS_OF_LOAD ?= 60
+SEED ?= 1
+MINUTES ?= 2
 
-.PHONY: help install install-dev up once test check format chart load report bench-ledger dashboard pins clean
+.PHONY: help install install-dev test-servers up once test check format chart load report \
+        bench-ledger bench-rebuild bench-bytes faults faults-mutants dashboard pins clean
 
 help:  ## show this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(RUN_STAMP)  ## make the environment alone (.venv, with the byline command in it)
 
@@ -36,6 +39,12 @@ $(DEV_STAMP): $(DEV_LISTS) $(RUN_STAMP)
 	@echo "installing the development tools"
 	@$(PIP) -r requirements/dev.txt
 	@rm -f $(VENV)/.dev-*; touch $@
+
+test-servers:  ## Debian's Redis 7.0 and PostgreSQL for the tests that use them (needs root)
+	@for program in redis-server redis-benchmark; do command -v $$program >/dev/null || need=1; done; \
+	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || need=1; \
+	[ -z "$${need:-}" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	apt-get install -y -qq --no-install-recommends redis-server redis-tools postgresql >/dev/null; }
 
 up: install  ## set up, then run the main job until Ctrl-C
 	@exec $(BIN)/byline up --port $(PORT)
@@ -68,8 +77,20 @@ load: install-dev  ## 60 s of load against a running `byline up`
 report: install-dev  ## who is paid for questions about whose rows, on a running `byline up`
 	@$(BIN)/python -m loadtests.asked_about
 
-bench-ledger: install-dev  ## durable posts a second of one ledger
+bench-ledger: install-dev  ## durable posts a second of one ledger, beside naive clients
 	@$(BIN)/python -m loadtests.bench_ledger
+
+bench-rebuild: install-dev  ## how fast a million entries are folded and rebuilt
+	@$(BIN)/python -m loadtests.bench_rebuild
+
+bench-bytes: install-dev  ## bytes an entry, in memory, on disk and in SQL
+	@$(BIN)/python -m loadtests.bench_bytes
+
+faults: install-dev  ## money under faults: SEED=1 MINUTES=2; the same seed replays
+	@$(BIN)/python -m loadtests.faults --seed $(SEED) --minutes $(MINUTES)
+
+faults-mutants: install-dev  ## ten broken ledgers, each of which the fault run must catch
+	@$(BIN)/python -m loadtests.faults.mutants
 
 pins:  ## resolve requirements/*.txt anew, in a throw-away environment
 	@folder=$$(mktemp -d); $(PYTHON) -m venv $$folder; $$folder/bin/python requirements/pin.py; rm -rf $$folder

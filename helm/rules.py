@@ -147,7 +147,8 @@ def the_network_is_closed(manifests: Sequence[Manifest]) -> Iterator[str]:
         component = _pod_labels(manifest)[COMPONENT]
         if set(policies.get(component, {}).get("policyTypes", ())) != {"Ingress", "Egress"}:
             yield f"{title(manifest)} has no network policy for both directions"
-    for component, callers in (("engine", {"gateway"}), ("redis", {"gateway", "worker"})):
+    ledger_callers = {"gateway", "worker", "archive", "bookkeeper"}
+    for component, callers in (("engine", {"gateway"}), ("redis", ledger_callers)):
         found = _callers(policies[component]) if component in policies else callers
         if found != callers:
             yield f"{component} may be reached by {sorted(found)}, not only {sorted(callers)}"

@@ -89,6 +89,13 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
+{{- /* The archive's address under the name given; it holds a password, so it lies in a Secret. */ -}}
+{{- define "byline.archiveEnv" -}}
+{{- $secret := (index . 0).Values.archiveSecret -}}
+- name: {{ index . 1 }}
+  valueFrom: {secretKeyRef: {name: {{ $secret.name }}, key: {{ $secret.urlKey }}}}
+{{- end -}}
+
 {{- /* The home folder: everything readable, served token ids writable where (list $ true). */ -}}
 {{- define "byline.homeMounts" -}}
 - {name: home, mountPath: /var/lib/byline, readOnly: true}

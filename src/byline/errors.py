@@ -8,11 +8,16 @@ BylineError
 ├── InsufficientFunds       an account would fall below what it may
 ├── LedgerError
 │   ├── LedgerUnavailable   not reached, or no answer: the outcome may be unknown
+│   │   ├── LedgerUnconfirmed   posted, and not yet on as many replicas as asked for
+│   │   └── SpoolFull       nothing more can be kept for a ledger that is away
 │   ├── LedgerRefused       reached, and it refused: nothing was written
 │   │   ├── KeyConflict     the same event key came with another payload
+│   │   ├── LedgerFull      too little memory left to take another hold
 │   │   ├── LedgerFrozen    the bookkeeper or an operator stopped posting
 │   │   └── LedgerFenced    the writer's epoch is stale
 │   └── LedgerMisconfigured the server could lose or evict money
+├── ArchiveUnavailable      the SQL archive was not reached, or is not ours
+├── ArchiveMismatch         the journal is not the one that the archive was written from
 ├── EngineError
 │   ├── EngineUnavailable   not reached
 │   ├── EngineRefused       answered with an error of its own
@@ -63,12 +68,24 @@ class LedgerUnavailable(LedgerError):
     """Not reached, or no answer in time. The outcome may be unknown: re-send under the same key."""
 
 
+class LedgerUnconfirmed(LedgerUnavailable):
+    """Posted on the primary, and not on as many replicas as asked for: re-send under the key."""
+
+
+class SpoolFull(LedgerUnavailable):
+    """The ledger is away and the durable spool takes no more."""
+
+
 class LedgerRefused(LedgerError):
     """The ledger was reached and refused: nothing was written."""
 
 
 class KeyConflict(LedgerRefused):
     """The same event key came with another payload."""
+
+
+class LedgerFull(LedgerRefused):
+    """The server's memory is nearly used up: no new holds."""
 
 
 class LedgerFrozen(LedgerRefused):
@@ -81,6 +98,14 @@ class LedgerFenced(LedgerRefused):
 
 class LedgerMisconfigured(LedgerError):
     """The Redis server is configured so that it could lose or evict money."""
+
+
+class ArchiveUnavailable(BylineError):
+    """The SQL archive was not reached, or holds something else."""
+
+
+class ArchiveMismatch(BylineError):
+    """The journal is not the one that the archive was written from, or is broken: see the text."""
 
 
 class EngineError(BylineError):

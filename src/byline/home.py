@@ -31,6 +31,16 @@ class Home:
         return self.root / "ledger"
 
     @property
+    def archive_url(self) -> str:
+        """The SQL archive, unless an address says otherwise."""
+        return f"sqlite:///{self.root.resolve() / 'archive.sqlite'}"
+
+    @property
+    def spool(self) -> Path:
+        """Posts that wait for a ledger that is away."""
+        return self.root / "spool"
+
+    @property
     def keys(self) -> Path:
         """The demo API keys, mode 0600."""
         return self.root / "keys.json"

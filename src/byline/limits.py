@@ -14,8 +14,21 @@ PPB = 1_000_000_000  # one whole, in parts per billion: the unit of shares and o
 EVENT_AGE_DAYS_MAX = 35
 HOLD_SECONDS = 900  # longer than the longest answer may take; then the hold returns by itself
 LEDGER_TIMEOUT_SECONDS = 5.0
-CAPTURE_RETRY_SECONDS = 600.0  # how long a gateway re-sends a capture while the ledger is away
-LINES_PER_CONTRIBUTOR_MAX = 1_000  # recent earnings lines kept at hand
+# An adjustment may take back from a contributor what was paid by mistake, and no more than this.
+CONTRIBUTOR_DEBT_NANO_MAX = 10**12 - 1
+# Above this part of the server's `maxmemory` no hold is taken: what is held can then still be
+# captured, settled and given back.
+MEMORY_USED_MAX = 0.8
+SPOOL_BYTES_MAX = 64 * 1024 * 1024  # some 30,000 captures; a full spool stops new holds
+CONFIRM_SECONDS = 1.0  # how long a post waits for the replicas before it is reported unconfirmed
+CENT_NANO = 10_000_000  # payouts are whole cents
+# --- the archive --------------------------------------------------------------------------------
+ARCHIVE_CONNECT_SECONDS = 3
+ARCHIVE_WAIT_SECONDS = 10.0  # how long SQLite waits for another writer's transaction
+ENTRIES_PER_EXPORT_MAX = 1_000  # entries in one transaction of the exporter ...
+LEGS_PER_EXPORT_MAX = 20_000  # ... and legs, so that entries of 2,000 don't fill the memory
+LINES_PER_PAGE_MAX = 1_000  # lines of earnings, usage or history in one answer
+CLEARING_DAYS = 7  # an earning younger than this is pending: it may still be refunded
 
 # --- HTTP ---------------------------------------------------------------------------------------
 REQUEST_BYTES_MAX = 1_048_576  # far above any prompt that fits the context

@@ -194,6 +194,51 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A correction by an operator: legs that sum to zero, and why."""
+
+    operation: str  # UUIDv7
+    legs: tuple[Leg, ...]
+    reason: str
+    by: str  # who decided it
+
+
+@dataclass(frozen=True, slots=True)
+class UnattributedRelease:
+    """Money leaves `unattributed:<adapter version>` by a published decision."""
+
+    operation: str  # UUIDv7
+    adapter_version: str
+    credits: tuple[Leg, ...]  # positive; never the platform's
+    decision: str  # where the decision is published: a URL, or its SHA-256
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """So much of an inference's charge goes back to its application."""
+
+    operation: str  # UUIDv7
+    inference: str
+    nano: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """Whole cents leave a payee's account; `lines` says which earnings they are."""
+
+    operation: str  # UUIDv7
+    account: str  # contrib:, owner:, base:, host or platform
+    nano: int  # a multiple of CENT_NANO
+    statement: str  # `<account>/<YYYY-MM>`: the statement whose lines are paid
+    first_seq: int  # the lines paid are the account's in the journal from here ...
+    last_seq: int  # ... to here, both included
+    opening_nano: int  # what earlier payouts had left
+    lines_nano: int  # the sum of the lines
+    reference: str  # of the bank or the payment provider; empty until known
+
+
+@dataclass(frozen=True, slots=True)
 class Posted:
     """The ledger's answer: where the entry stands in the journal."""
 

@@ -15,7 +15,7 @@ READY_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Four consecutive loopback ports, the gateway's first."""
+    """Six consecutive loopback ports, the gateway's first."""
 
     gateway: int
 
@@ -33,6 +33,16 @@ class Ports:
     def worker(self) -> int:
         """The attribution worker's metrics port."""
         return self.gateway + 3
+
+    @property
+    def archive(self) -> int:
+        """The exporter's metrics port."""
+        return self.gateway + 4
+
+    @property
+    def bookkeeper(self) -> int:
+        """The bookkeeper's metrics port."""
+        return self.gateway + 5
 
     @property
     def gateway_url(self) -> str:
@@ -55,6 +65,17 @@ class Ports:
         return f"http://127.0.0.1:{self.worker}"
 
 
+    @property
+    def archive_url(self) -> str:
+        """Where Prometheus finds the exporter."""
+        return f"http://127.0.0.1:{self.archive}"
+
+    @property
+    def bookkeeper_url(self) -> str:
+        """Where Prometheus finds the bookkeeper."""
+        return f"http://127.0.0.1:{self.bookkeeper}"
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """One program to start: `ready_url` answers 200 once it is ready."""
@@ -74,7 +95,7 @@ def redis_program(home: Home, ports: Ports) -> Program:
 
 
 def programs(home: Home, ports: Ports) -> list[Program]:
-    """The engine, the worker and the gateway, slowest to start first."""
+    """The engine, the worker, the ledger's two companions and the gateway, slowest first."""
     root = str(home.root.resolve())
     engine = {"BYLINE_ENGINE_HOME": root, "BYLINE_ENGINE_PORT": str(ports.engine)}
     worker = {
@@ -82,15 +103,31 @@ def programs(home: Home, ports: Ports) -> list[Program]:
         "BYLINE_WORKER_REDIS_URL": ports.redis_url,
         "BYLINE_WORKER_METRICS_PORT": str(ports.worker),
     }
+    archive = {
+        "BYLINE_ARCHIVE_HOME": root,
+        "BYLINE_ARCHIVE_URL": home.archive_url,
+        "BYLINE_ARCHIVE_REDIS_URL": ports.redis_url,
+        "BYLINE_ARCHIVE_METRICS_PORT": str(ports.archive),
+    }
+    bookkeeper = {
+        "BYLINE_BOOKKEEPER_ARCHIVE_URL": home.archive_url,
+        "BYLINE_BOOKKEEPER_REDIS_URL": ports.redis_url,
+        "BYLINE_BOOKKEEPER_METRICS_PORT": str(ports.bookkeeper),
+    }
     gateway = {
         "BYLINE_GATEWAY_HOME": root,
         "BYLINE_GATEWAY_PORT": str(ports.gateway),
         "BYLINE_GATEWAY_REDIS_URL": ports.redis_url,
         "BYLINE_GATEWAY_ENGINE_URL": ports.engine_url,
+        "BYLINE_GATEWAY_ARCHIVE_URL": home.archive_url,
     }
     return [
         _python("engine", "serving.launcher", engine, f"{ports.engine_url}/health"),
         _python("worker", "serving.worker", worker, f"{ports.worker_url}/healthz"),
+        _python("archive", "byline.archive", archive, f"{ports.archive_url}/healthz"),
+        _python(
+            "bookkeeper", "byline.bookkeeping", bookkeeper, f"{ports.bookkeeper_url}/healthz"
+        ),
         _python("gateway", "gateway", gateway, f"{ports.gateway_url}/readyz"),
     ]
 

@@ -77,8 +77,8 @@ def up(options: Options) -> int:
 
 
 def require_ports(ports: Ports) -> None:
-    """Raise StartFailed unless all four ports are free."""
-    for name in ("gateway", "engine", "redis", "worker"):
+    """Raise StartFailed unless all six ports are free."""
+    for name in ("gateway", "engine", "redis", "worker", "archive", "bookkeeper"):
         require_free_port(getattr(ports, name), name)
 
 
@@ -149,6 +149,9 @@ def write_run(home: Home, ports: Ports, tree: Tree, started: list[Program]) -> N
         "engine_url": ports.engine_url,
         "redis_url": ports.redis_url,
         "worker_url": ports.worker_url,
+        "archive_metrics_url": ports.archive_url,
+        "bookkeeper_url": ports.bookkeeper_url,
+        "archive_url": home.archive_url,
         "ready": {program.name: program.ready_url for program in started},
         "pids": dict(tree.pids),
     }
