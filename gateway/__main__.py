@@ -17,6 +17,7 @@ from byline.home import Home
 from byline.ledger import Ledger
 from byline.registry import read_release
 from byline.routing import Router
+from byline.spool import Spool
 from gateway.app import build_app
 from gateway.engine_client import EngineClient
 from gateway.operator_log import log_to_stderr
@@ -39,7 +40,10 @@ async def open_services(settings: GatewaySettings) -> Services:
     router = Router.load(ArtifactStore(home.artifacts).open("router", release.router))
     telemetry = Telemetry()
     return Services(
-        ledger=await Ledger.open(settings.redis_url, observe=telemetry.ledger_post),
+        ledger=await Ledger.open(
+            settings.redis_url, observe=telemetry.ledger_post, replicas=settings.ledger_replicas
+        ),
+        spool=Spool.open(home.spool, bytes_max=settings.spool_bytes_max),
         keys=await ApiKeys.open(settings.redis_url),
         engine=EngineClient.open(settings.engine_url),
         release=release,

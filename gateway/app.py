@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from byline.delivery import Delivery
 from gateway.attributions import attributions_routes
 from gateway.charging import Charging
 from gateway.contributors import contributors_routes
@@ -19,22 +20,19 @@ from gateway.services import Services
 def build_app(services: Services) -> FastAPI:
     """The gateway over these services. They are closed when the app shuts down."""
     models = Models(services.release, services.router)
-    charging = Charging(
-        services.ledger,
-        services.telemetry,
-        services.clock_ms,
-        base_model=services.release.base_model,
-        served_folder=services.served_folder,
-        hold_seconds=services.limits.hold_seconds,
-    )
+    delivery = Delivery(services.ledger, services.spool, refused=services.telemetry.post_refused)
+    services.telemetry.watch(delivery, services.clock_ms)
+    charging = Charging(services, delivery)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        charging.start()
         yield
         await charging.drain(services.limits.shutdown_seconds)
         await services.engine.close()
         await services.keys.close()
         await services.ledger.close()
+        await services.spool.close()
 
     # The API is described in docs/api.md; a generated page would load its scripts from elsewhere.
     app = FastAPI(
@@ -45,7 +43,7 @@ def build_app(services: Services) -> FastAPI:
         models_routes(models, services.keys),
         attributions_routes(services),
         contributors_routes(services),
-        health_routes(services),
+        health_routes(services, delivery),
     ):
         app.include_router(routes)
     add_error_handlers(app)

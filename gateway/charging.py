@@ -1,24 +1,17 @@
 """From a question to a hold, and from an answer to its capture, exactly once however it ends.
 
-The ledger never retries by itself; here the same post is sent again under the same key while its
-outcome is unknown. Prices and splits come from `byline.money`; no rounding happens here.
+What must reach the ledger is handed to `byline.delivery`, which outlives this process. Prices and
+splits come from `byline.money`; no rounding happens here.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from byline.errors import (
-    InsufficientFunds,
-    LedgerError,
-    LedgerFenced,
-    LedgerFrozen,
-    LedgerUnavailable,
-)
-from byline.ledger import Ledger
-from byline.limits import CAPTURE_RETRY_SECONDS
+from byline.delivery import Delivery
+from byline.errors import InsufficientFunds, LedgerError, LedgerRefused, LedgerUnavailable
 from byline.money import (
     POLICY,
     Policy,
@@ -28,17 +21,16 @@ from byline.money import (
     largest_charge_nano,
     pools_of_choices,
 )
-from byline.records import Capture, Posted, ServedTokens
+from byline.records import Capture, ServedTokens
 from byline.served import write_served
 from gateway.answers import Answer, usage_of
 from gateway.background import Background
 from gateway.models import Target
-from gateway.telemetry import Telemetry
+from gateway.services import Services
 from gateway.wire import Question
 
 log = logging.getLogger("gateway")
 
-RETRY_PAUSE_SECONDS = 1.0
 # An answer waits this long for its capture, so that its attribution can be asked for at once; a
 # ledger that is away must not hold back what has been generated.
 CAPTURE_WAIT_SECONDS = 2.0
@@ -119,49 +111,54 @@ def capture_of(
 class Charging:
     """Posts holds, captures and voids; what must not be lost runs on without its request."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        telemetry: Telemetry,
-        clock_ms: Callable[[], int],
-        *,
-        base_model: str,
-        served_folder: Path,
-        hold_seconds: float,
-        retry_pause_seconds: float = RETRY_PAUSE_SECONDS,
-    ) -> None:
-        self._ledger = ledger
-        self._telemetry = telemetry
-        self._clock_ms = clock_ms
-        self._base_model = base_model
-        self._served_folder = served_folder
-        self._hold_ms = int(hold_seconds * 1_000)
-        self._pause = retry_pause_seconds
+    def __init__(self, services: Services, delivery: Delivery) -> None:
+        self._ledger = services.ledger
+        self._delivery = delivery
+        self._telemetry = services.telemetry
+        self._clock_ms = services.clock_ms
+        self._base_model = services.release.base_model
+        self._served_folder = services.served_folder
+        self._hold_ms = int(services.limits.hold_seconds * 1_000)
         self._background = Background()
+        self._stop = asyncio.Event()
+
+    def start(self) -> None:
+        """Send what an earlier process left, and from now on whatever the ledger did not answer."""
+        self._background.start(self._delivery.run(self._stop))
 
     async def hold(self, inference: Inference) -> None:
-        """Hold the largest possible charge. No hold, no tokens.
+        """Hold the largest possible charge. No hold, no tokens; no room for its capture, no hold.
 
         An unknown outcome is asked for once more under the same key; if it stays unknown, the hold
         is given back in the background, and its time limit does the same should that fail.
         """
+        self._delivery.require_room()
         try:
             await self._hold_once(inference)
         except LedgerUnavailable:
             try:
                 await self._hold_once(inference)
             except LedgerUnavailable:
-                self.void(inference)
+                self._background.start(self._give_back(inference))
                 raise
 
     async def _hold_once(self, inference: Inference) -> None:
-        await self._ledger.hold(
-            inference.id,
-            inference.application,
-            inference.held_nano,
-            expires_ms=inference.time_ms + self._hold_ms,
-            time_ms=inference.time_ms,
+        await self._delivery.rejoined(
+            lambda: self._ledger.hold(
+                inference.id,
+                inference.application,
+                inference.held_nano,
+                expires_ms=inference.time_ms + self._hold_ms,
+                time_ms=inference.time_ms,
+            )
         )
+
+    async def _give_back(self, inference: Inference) -> None:
+        """Void what is perhaps held, once: a void kept for each refused request would pile up."""
+        try:
+            await self._ledger.void(inference.id, inference.application, time_ms=self._clock_ms())
+        except (LedgerError, InsufficientFunds) as problem:
+            log.warning("%s is perhaps held until its time is over: %s", inference.id, problem)
 
     def void(self, inference: Inference) -> "asyncio.Task[None]":
         """Give the whole hold back in the background: nothing was served."""
@@ -174,18 +171,19 @@ class Charging:
         return self._background.start(self._finish(inference, read, ended_early))
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the posts under way, at most so long; what is left is logged as lost."""
-        left = await self._background.drain(seconds)
-        if left:
-            log.error("%d posts were given up at shutdown; their holds will expire", left)
+        """Wait for the posts under way, at most so long. What is left is sent by the next start."""
+        deadline = time.monotonic() + seconds
+        self._stop.set()
+        if given_up := await self._background.drain(seconds):
+            log.error("%d charges were given up at shutdown; their holds will expire", given_up)
+        if left := await self._delivery.drain(max(deadline - time.monotonic(), 0.0)):
+            log.warning("%d posts are left for the next start to send", left)
 
     async def _void(self, inference: Inference) -> None:
-        time_ms = self._clock_ms()
-        application = inference.application
-        await self._post(
-            lambda: self._ledger.void(inference.id, application, time_ms=time_ms),
-            f"void of {inference.id}",
-        )
+        try:
+            await self._delivery.void(inference.id, inference.application, time_ms=self._clock_ms())
+        except (LedgerRefused, InsufficientFunds) as problem:
+            log.warning("the hold of %s was not given back: %s", inference.id, problem)
 
     async def _finish(
         self, inference: Inference, read: Callable[[], Answer], ended_early: bool
@@ -206,10 +204,12 @@ class Charging:
             self._count_usage(answer, capture)
 
     async def _capture(self, inference: Inference, capture: Capture) -> None:
-        time_ms = self._clock_ms()
-        what = f"capture of {inference.id}: {capture.charge_nano} nano-USD"
-        posted = await self._post(lambda: self._ledger.capture(capture, time_ms=time_ms), what)
-        if posted is None:
+        """Charge it; what waits in the spool for the ledger counts as charged."""
+        try:
+            await self._delivery.capture(capture, time_ms=self._clock_ms())
+        except (LedgerRefused, InsufficientFunds) as problem:
+            charge = capture.charge_nano
+            log.critical("%s: nobody pays its %d nano-USD: %s", inference.id, charge, problem)
             self._telemetry.captures_lost.inc()
             return
         label = inference.target.label
@@ -217,26 +217,6 @@ class Charging:
         self._telemetry.tokens.labels(label, "prompt").inc(capture.usage.prompt_tokens)
         completion = sum(capture.usage.completion_tokens)
         self._telemetry.tokens.labels(label, "completion").inc(completion)
-
-    async def _post(self, post: Callable[[], Awaitable[Posted]], what: str) -> Posted | None:
-        """Send the same post until the ledger takes or refuses it; None if it never did."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + CAPTURE_RETRY_SECONDS
-        while True:
-            try:
-                return await post()
-            except (LedgerUnavailable, LedgerFrozen) as problem:
-                if loop.time() >= deadline:
-                    log.critical("%s was given up: %s", what, problem)
-                    return None
-                log.warning("%s is sent again: %s", what, problem)
-                await asyncio.sleep(self._pause)
-            except LedgerFenced as problem:  # until this gateway starts again nothing can be posted
-                log.critical("%s was given up: %s", what, problem)
-                return None
-            except (LedgerError, InsufficientFunds) as problem:
-                log.warning("%s was refused: %s", what, problem)
-                return None
 
     def _keep_tokens(
         self, inference: Inference, read: Callable[[], Answer]

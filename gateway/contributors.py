@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from byline.errors import Forbidden, InvalidInput
-from byline.limits import LINES_PER_CONTRIBUTOR_MAX
 from byline.money import usd
 from byline.records import Caller, EarningsLine, KeyRole
 from gateway.auth import caller_of
@@ -17,6 +16,7 @@ from gateway.services import Services
 EARNERS = frozenset({KeyRole.CONTRIBUTOR, KeyRole.OPERATOR})
 CONTRIBUTOR = re.compile(r"^[a-z0-9-]{1,128}$")
 LINES_DEFAULT = 50
+LINES_MAX = 1_000
 
 
 def contributors_routes(services: Services) -> APIRouter:
@@ -27,9 +27,7 @@ def contributors_routes(services: Services) -> APIRouter:
     async def earnings(request: Request) -> JSONResponse:
         caller = await caller_of(request, services.keys, EARNERS)
         contributor = _contributor(request, caller)
-        limit = number(
-            request, "limit", default=LINES_DEFAULT, least=1, most=LINES_PER_CONTRIBUTOR_MAX
-        )
+        limit = number(request, "limit", default=LINES_DEFAULT, least=1, most=LINES_MAX)
         available = await services.ledger.balance(f"contrib:{contributor}")
         lines = await services.ledger.earnings_lines(contributor, limit=int(limit))
         return JSONResponse(earnings_fields(contributor, available, lines))

@@ -4,10 +4,11 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
+from byline.delivery import Delivery
 from gateway.services import Services
 
 
-def health_routes(services: Services) -> APIRouter:
+def health_routes(services: Services, delivery: Delivery) -> APIRouter:
     """GET /healthz, /readyz and /metrics."""
     routes = APIRouter()
 
@@ -17,7 +18,7 @@ def health_routes(services: Services) -> APIRouter:
 
     @routes.get("/readyz", response_model=None)
     async def ready() -> JSONResponse:
-        await services.ledger.ping()
+        await delivery.rejoined(services.ledger.ping)  # a raised epoch needs no restart
         await services.engine.probe()
         return JSONResponse({"status": "ready"})
 

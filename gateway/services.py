@@ -8,6 +8,7 @@ from byline.api_keys import ApiKeys
 from byline.ledger import Ledger
 from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX
 from byline.records import Release
+from byline.spool import Spool
 from gateway.engine_client import EngineClient
 from gateway.models import TextRouter
 from gateway.telemetry import Telemetry
@@ -27,6 +28,7 @@ class Services:
     """Opened connections, loaded artifacts, and the clock. The app closes what it is given."""
 
     ledger: Ledger
+    spool: Spool
     keys: ApiKeys
     engine: EngineClient
     release: Release

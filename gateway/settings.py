@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX
+from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX, SPOOL_BYTES_MAX
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -26,6 +26,19 @@ class GatewaySettings(BaseSettings):
         default="redis://127.0.0.1:8082/0",
         pattern=r"^(redis|rediss|unix)://",
         description="The Redis-protocol server that keeps the ledger and the API keys.",
+    )
+    ledger_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="How many replicas of that server must have a post before it counts.",
+    )
+    spool_bytes_max: int = Field(
+        default=SPOOL_BYTES_MAX,
+        ge=1_048_576,
+        le=64 * SPOOL_BYTES_MAX,
+        description="How many bytes of posts may wait on disk for a ledger that is away; a full "
+        "spool refuses new requests.",
     )
     engine_url: str = Field(
         default="http://127.0.0.1:8081",

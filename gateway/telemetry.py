@@ -1,7 +1,13 @@
 """Every metric of the gateway, by name. Labels come from closed sets, never from clients."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
+
+from byline.delivery import Delivery
+from byline.errors import BylineError
+from byline.postings import Posting
 
 SHORT = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 5)
 LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -85,11 +91,21 @@ class Telemetry:
             registry=registry,
         )
         self.captures_waiting = Gauge(
-            "byline_captures_waiting", "Captures the ledger has not taken yet.", registry=registry
+            "byline_captures_waiting",
+            "Answers whose charge is being worked out or posted.",
+            registry=registry,
         )
         self.captures_lost = Counter(
             "byline_captures_lost",
-            "Captures given up: the answer was served and nobody was charged.",
+            "Captures the ledger refused for good: the answer was served and nobody was charged.",
+            registry=registry,
+        )
+        self.spool_waiting = Gauge(
+            "byline_spool_waiting", "Posts that wait for the ledger's answer.", registry=registry
+        )
+        self.spool_oldest_seconds = Gauge(
+            "byline_spool_oldest_seconds",
+            "Since when the oldest of them waits.",
             registry=registry,
         )
         self.charged_nano = Counter(
@@ -100,6 +116,21 @@ class Telemetry:
         """Count one post; this is what `Ledger.open(observe=...)` is given."""
         self.ledger_posts.labels(operation, outcome).inc()
         self.ledger_post_seconds.labels(operation).observe(seconds)
+
+    def post_refused(self, posting: Posting, _problem: BylineError) -> None:
+        """Count a refusal that came late; this is what `Delivery(refused=...)` is given."""
+        if posting.operation == "capture":
+            self.captures_lost.inc()
+
+    def watch(self, delivery: Delivery, clock_ms: Callable[[], int]) -> None:
+        """Have the spool's gauges read whenever they are shown."""
+
+        def oldest_seconds() -> float:
+            oldest_ms = delivery.oldest_ms
+            return 0.0 if oldest_ms is None else max(clock_ms() - oldest_ms, 0) / 1_000
+
+        self.spool_waiting.set_function(lambda: delivery.waiting)
+        self.spool_oldest_seconds.set_function(oldest_seconds)
 
     def exposition(self) -> bytes:
         """Every metric in Prometheus' text format."""

@@ -21,6 +21,7 @@ from byline.errors import (
     Unauthenticated,
 )
 from byline.ledger import Ledger
+from byline.postings import Posting
 from byline.records import (
     Attribution,
     AttributionState,
@@ -30,6 +31,7 @@ from byline.records import (
     InferenceRecord,
     Posted,
 )
+from byline.records_json import capture_from
 
 Failure = Literal["before", "after"]  # without having written, or having written: both unknown
 
@@ -107,6 +109,15 @@ class FakeLedger(Ledger):
             self.funds[application] -= nano
             self.holds[inference] = (application, nano, expires_ms)
         return self._answered("hold", new=new)
+
+    async def rejoin(self) -> None:
+        self.attempts.append("rejoin")
+
+    async def post(self, posting: Posting) -> Posted | None:
+        fields = json.loads(posting.payload)
+        if posting.operation == "capture":
+            return await self.capture(capture_from(fields), time_ms=0)
+        return await self.void(posting.inference, fields["application"], time_ms=0)
 
     async def capture(self, capture: Capture, *, time_ms: int) -> Posted:
         await asyncio.sleep(self.capture_pause)

@@ -1,43 +1,69 @@
-"""Folds a journal: what the balances must be, and whether the journal itself is whole. Pure."""
+"""Folds a journal: what the balances must be, and whether the journal itself is whole. Pure.
 
-from byline.postings import parse_entry
+An entry is judged twice: by itself (it is well-formed, its legs sum to zero, it stands where its
+number says) and as a step of its inference (`inference_books`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+
+import orjson
+
+from byline.inference_books import InferenceBooks
+from byline.postings import VERSION
 from byline.records import Books, JournalEntry
 
+# Journal entries as the server answers them: the stream's id, then the field `e` and the text.
+Page: TypeAlias = Sequence[tuple[bytes, Sequence[bytes]]]
+
 GAPS_LISTED_MAX = 1_000  # a journal with more is beyond a list
+WAITING = ("hold:", "open:")  # accounts that come and go with an inference
+ENTRY_FIELDS = frozenset(field.name for field in fields(JournalEntry)) | {"v"}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Every account that is not zero, after the journal's entry `seq`."""
+
+    seq: int = 0
+    accounts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Fold:
     """Adds up entries in the order of the journal. Memory grows with accounts, not with entries."""
 
-    def __init__(self) -> None:
-        self.seq = 0  # of the newest entry
-        self._entries = 0
-        self._accounts: dict[str, int] = {}
-        self._unbalanced: list[int] = []
-        self._gaps: list[int] = []
+    def __init__(self, base: Snapshot | None = None) -> None:
+        base = base or Snapshot()
+        self.seq = base.seq  # of the newest entry
+        self.entries = base.seq  # how many there are, with those behind the snapshot
+        self.accounts = dict(base.accounts)  # every account that is not zero
+        self.unbalanced: list[int] = []
+        self.gaps: list[int] = []
+        self.inferences = InferenceBooks(base.accounts)
+        self.waiting = {
+            prefix: sum(account.startswith(prefix) for account in self.accounts)
+            for prefix in WAITING
+        }  # how many accounts begin so
 
     @property
-    def accounts(self) -> dict[str, int]:
-        """Every account that is not zero."""
-        return {account: nano for account, nano in self._accounts.items() if nano}
+    def problems(self) -> int:
+        """How much is wrong with the journal so far."""
+        return len(self.unbalanced) + len(self.gaps) + len(self.inferences.wrong)
 
-    def add(self, stream_id: str, text: str) -> None:
-        """Add the entry that lies in the stream under `stream_id`."""
-        seq = int(stream_id.partition("-")[0])
-        self._miss(seq)
-        self.seq = seq
-        self._entries += 1
-        try:
-            entry = parse_entry(text)
-        except (ValueError, KeyError, TypeError):
-            self._unbalanced.append(seq)
-            return
-        self._add_legs(entry, stream_id)
+    def add_page(self, page: Page) -> set[str]:
+        """Add the next entries; answers the accounts that they touch."""
+        touched: set[str] = set()
+        for stream_id, (_, text) in page:
+            entry = self._entry(stream_id, text)
+            if entry is not None:
+                touched.update(self._post(entry))
+        return touched
 
-    def books(self, stored: dict[str, int], last_seq: int) -> Books:
+    def books(self, stored: Mapping[str, int], last_seq: int) -> Books:
         """Hold the fold against the `stored` balances of a ledger that counts to `last_seq`."""
         self._miss(last_seq + 1)
-        self._gaps.extend(range(last_seq + 1, self.seq + 1)[:GAPS_LISTED_MAX])  # never counted
+        self.gaps.extend(range(last_seq + 1, self.seq + 1)[:GAPS_LISTED_MAX])  # never counted
         folded = self.accounts
         drifting = {
             account: (folded.get(account, 0), stored.get(account, 0))
@@ -45,20 +71,66 @@ class Fold:
             if folded.get(account, 0) != stored.get(account, 0)
         }
         return Books(
-            journal_entries=self._entries,
+            journal_entries=self.entries,
             accounts_sum_nano=sum(stored.values()),
-            unbalanced_entries=tuple(self._unbalanced),
-            gaps=tuple(self._gaps),
+            unbalanced_entries=tuple(self.unbalanced),
+            gaps=tuple(self.gaps),
             drifting_accounts=drifting,
+            unbalanced_inferences=dict(self.inferences.wrong),
         )
 
     def _miss(self, before: int) -> None:
         """Note what is missing between the newest entry and `before`."""
         missing = range(self.seq + 1, before)
-        self._gaps.extend(missing[: GAPS_LISTED_MAX - len(self._gaps)])
+        self.gaps.extend(missing[: GAPS_LISTED_MAX - len(self.gaps)])
 
-    def _add_legs(self, entry: JournalEntry, stream_id: str) -> None:
-        if sum(leg.nano for leg in entry.legs) or f"{entry.seq}-1" != stream_id:
-            self._unbalanced.append(self.seq)
-        for leg in entry.legs:
-            self._accounts[leg.account] = self._accounts.get(leg.account, 0) + leg.nano
+    def _entry(self, stream_id: bytes, text: bytes) -> dict[str, Any] | None:
+        """The entry in `text`; None, and a finding, where there is none."""
+        if stream_id != b"%d-1" % (self.seq + 1):
+            self._miss(int(stream_id.partition(b"-")[0]))
+        self.seq = int(stream_id.partition(b"-")[0])
+        self.entries += 1
+        try:
+            entry = _parsed(text)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.unbalanced.append(self.seq)
+            return None
+        if sum(entry["legs"].values()) or entry["seq"] != self.seq:
+            self.unbalanced.append(self.seq)
+        return entry
+
+    def _post(self, entry: Mapping[str, Any]) -> Mapping[str, int]:
+        legs: Mapping[str, int] = entry["legs"]
+        self.inferences.judge(entry, self.accounts)
+        accounts = self.accounts
+        for account, nano in legs.items():
+            before = accounts.get(account, 0)
+            if before + nano:
+                accounts[account] = before + nano
+                if not before:
+                    self._count(account, 1)
+            elif before:
+                del accounts[account]
+                self._count(account, -1)
+        return legs
+
+    def _count(self, account: str, change: int) -> None:
+        prefix = account[:5]
+        if prefix in self.waiting:
+            self.waiting[prefix] += change
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """The entry with integers for decimal strings; raises what `add_page` takes for a finding."""
+    entry: dict[str, Any] = orjson.loads(text)
+    if entry.keys() != ENTRY_FIELDS or entry["v"] != VERSION:
+        raise ValueError("not a journal entry of version 1")
+    legs = {account: int(nano) for account, nano in entry["legs"]}
+    if len(legs) != len(entry["legs"]):
+        raise ValueError("two legs of one account")
+    # Each of these raises unless it is text, or whole milliseconds.
+    "".join((*legs, entry["key"], entry["kind"], entry["inference"] or ""))
+    entry["time_ms"].bit_length()
+    entry["legs"] = legs
+    entry["charge"] = int(entry["charge"])
+    return entry

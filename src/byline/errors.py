@@ -18,6 +18,7 @@ BylineError
 │   └── LedgerMisconfigured the server could lose or evict money
 ├── ArchiveUnavailable      the SQL archive was not reached, or is not ours
 ├── ArchiveMismatch         the journal is not the one that the archive was written from
+├── MonthOpen               a month can't be frozen: it is not over, or not wholly in the archive
 ├── EngineError
 │   ├── EngineUnavailable   not reached
 │   ├── EngineRefused       answered with an error of its own
@@ -106,6 +107,10 @@ class ArchiveUnavailable(BylineError):
 
 class ArchiveMismatch(BylineError):
     """The journal is not the one that the archive was written from, or is broken: see the text."""
+
+
+class MonthOpen(BylineError):
+    """The month is not over, or the archive has not seen its end: no statement of it yet."""
 
 
 class EngineError(BylineError):

@@ -1,58 +1,84 @@
-"""Puts together what is known of one inference, from its facts and its journal entries. Pure."""
+"""Puts together what is known of one inference, from its facts in the ledger. Pure.
+
+The facts are kept when the journal is trimmed: they hold the capture's record, each settled
+attribution, and the decision of each refund.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from byline.records import (
-    Attribution,
-    AttributionState,
-    Capture,
-    EarningsLine,
-    InferenceRecord,
-    JournalEntry,
-)
+from byline.postings import open_account
+from byline.records import Attribution, AttributionState, Capture, InferenceRecord
 from byline.records_json import attribution_from, capture_from
 
 NO_TOKENS = "no tokens were generated"
+REFUND = "refund:"  # and the operation: a field of the facts, the refund's decision in it
 
 
-def entry_numbers(facts: Mapping[str, str]) -> list[int]:
-    """Where the inference's entries stand: its capture, then what has been settled."""
-    settled = [int(seq) for name, seq in facts.items() if name.startswith("settle_seq:")]
-    return [int(facts["capture_seq"]), *sorted(settled)]
+@dataclass(frozen=True, slots=True)
+class Refundable:
+    """What a refund of an inference is drawn up from."""
+
+    credits: Mapping[str, int]  # what is left of each credit; empty while nothing can be refunded
+    refunded_nano: int
+    adapter_version: str | None
 
 
-def inference_record(facts: Mapping[str, str], entries: Sequence[JournalEntry]) -> InferenceRecord:
-    """The record of a captured inference; `entries` are those of `entry_numbers`."""
+def inference_record(facts: Mapping[str, str]) -> InferenceRecord:
+    """The record of a captured inference."""
     capture = capture_from(json.loads(facts["capture"]))
-    choices = max(len(capture.pools), len(capture.usage.completion_tokens), 1)
+    attributions = _attributions(capture, facts)
     return InferenceRecord(
         capture=capture,
-        time_ms=entries[0].time_ms,
-        legs=_net_credits(entries),
-        attributions=tuple(
-            _attribution(capture, ordinal, facts.get(f"attribution:{ordinal}"))
-            for ordinal in range(choices)
-        ),
+        time_ms=int(facts["captured_ms"]),
+        legs=_credits(capture, attributions),
+        attributions=attributions,
     )
 
 
-def earnings_line(entry: JournalEntry, account: str) -> EarningsLine:
-    """What a settling entry paid `account`."""
-    nano = sum(leg.nano for leg in entry.legs if leg.account == account)
-    return EarningsLine(
-        entry.seq, entry.time_ms, entry.inference or "", entry.adapter_version or "", nano
+def refundable(facts: Mapping[str, str]) -> Refundable:
+    """What may be refunded of the inference with these facts."""
+    left: Mapping[str, int] = {}
+    if "capture" in facts:
+        record = inference_record(facts)
+        is_open = any(a.state is AttributionState.PENDING for a in record.attributions)
+        left = {} if is_open else Counter(record.legs) - _refunded(facts)
+    return Refundable(
+        credits=left,
+        refunded_nano=int(facts.get("refunded", 0)),
+        adapter_version=facts.get("adapter_version") or None,
     )
 
 
-def _net_credits(entries: Sequence[JournalEntry]) -> dict[str, int]:
-    """What the entries together credit to whom; the payer's side is left out."""
-    net: dict[str, int] = {}
-    for entry in entries:
-        for leg in entry.legs:
-            if not leg.account.startswith(("app:", "hold:")):
-                net[leg.account] = net.get(leg.account, 0) + leg.nano
+def _refunded(facts: Mapping[str, str]) -> Counter[str]:
+    """What each payee's part of the refunds so far comes to, whoever it was taken from."""
+    parts: Counter[str] = Counter()
+    for name, decision in facts.items():
+        if name.startswith(REFUND):
+            parts.update({who: int(nano) for who, nano in json.loads(decision)["parts"]})
+    return parts
+
+
+def _credits(capture: Capture, attributions: tuple[Attribution, ...]) -> dict[str, int]:
+    """Whom the charge is credited to: its payees, and the open account of each open pool."""
+    net: Counter[str] = Counter({leg.account: leg.nano for leg in capture.credits})
+    for attribution in attributions:
+        if attribution.state is AttributionState.PENDING:
+            net[open_account(capture.inference, attribution.ordinal)] += attribution.pool_nano
+        for share in attribution.shares:
+            net[f"contrib:{share.contributor}"] += share.nano
+        net[f"unattributed:{attribution.adapter_version}"] += attribution.unattributed_nano
     return {account: nano for account, nano in net.items() if nano}
+
+
+def _attributions(capture: Capture, facts: Mapping[str, str]) -> tuple[Attribution, ...]:
+    choices = max(len(capture.pools), len(capture.usage.completion_tokens), 1)
+    return tuple(
+        _attribution(capture, ordinal, facts.get(f"attribution:{ordinal}"))
+        for ordinal in range(choices)
+    )
 
 
 def _attribution(capture: Capture, ordinal: int, stored: str | None) -> Attribution:

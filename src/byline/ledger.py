@@ -4,29 +4,37 @@ Knows the operations and the reading of them. What an operation posts is in `pos
 in `poster`, prices and splits in `money`.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from byline import postings
-from byline.errors import LedgerFenced, LedgerFrozen, LedgerMisconfigured, LedgerRefused
-from byline.inference_records import earnings_line, entry_numbers, inference_record
+from byline import operator_postings, postings
+from byline.address import Address
+from byline.books import Snapshot
+from byline.cluster import located
+from byline.errors import LedgerFenced, LedgerFrozen, LedgerRefused
+from byline.headroom import Headroom
+from byline.inference_records import inference_record, refundable
 from byline.journal import Journal
-from byline.limits import LEDGER_TIMEOUT_SECONDS, LINES_PER_CONTRIBUTOR_MAX
-from byline.poster import Keys, Observe, Poster, script_text
-from byline.postings import parse_entry
+from byline.keys import Keys
+from byline.limits import LEDGER_TIMEOUT_SECONDS
+from byline.membership import Membership
+from byline.poster import Observe, Poster
+from byline.postings import Posting, parse_entry
 from byline.records import (
+    Adjustment,
     Attribution,
     Books,
     Capture,
-    EarningsLine,
     InferenceRecord,
     JournalEntry,
+    Payout,
     Posted,
+    Refund,
+    UnattributedRelease,
 )
-from byline.redis_client import Client, answering, connect, without_password
+from byline.redis_client import Client, answering, connect
 
 CREDIT_LIMIT_NANO_MAX = 10**15  # a million dollars; and far below what a balance can hold
-REQUIRED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +56,12 @@ class Ledger:
     when an account would fall below what it may.
     """
 
-    def __init__(self, redis: Client, keys: Keys, poster: Poster) -> None:
+    def __init__(self, redis: Client, keys: Keys, poster: Poster, membership: Membership) -> None:
         self._redis = redis
         self._keys = keys
         self._poster = poster
+        self._membership = membership
+        self._headroom = Headroom(redis)
         self._journal = Journal(redis, keys)
 
     @classmethod
@@ -62,27 +72,43 @@ class Ledger:
         name: str = "usd",
         observe: Observe | None = None,
         timeout_seconds: float = LEDGER_TIMEOUT_SECONDS,
+        replicas: int = 0,
     ) -> "Ledger":
         """Connect and check the server: AOF `always`, `noeviction`; else LedgerMisconfigured.
 
         `observe(operation, outcome, seconds)` is told of each post; the outcome is one of posted,
-        duplicate, refused, unknown.
+        duplicate, refused, unconfirmed, unknown. With `replicas`, a post is answered when so many
+        have it, and raises LedgerUnconfirmed when they don't in time: sent again, it is confirmed.
         """
-        redis = connect(url, timeout_seconds=timeout_seconds)
         keys = Keys(name)
+        found = await located(url, keys.tag)
+        redis = connect(found, timeout_seconds=timeout_seconds)
+        poster = Poster(
+            Address.parse(found), keys, observe, timeout_seconds=timeout_seconds, replicas=replicas
+        )
+        membership = Membership(url, keys, redis, poster, timeout_seconds=timeout_seconds)
+        ledger = cls(redis, keys, poster, membership)
         try:
-            with answering(f"open the ledger at {without_password(url)}"):
-                await _require_safe(redis)
-                epoch = await _epoch(redis, keys)
+            await membership.join()
         except BaseException:
-            await redis.aclose()
+            await ledger.close()
             raise
-        return cls(redis, keys, Poster(redis, keys, epoch, observe))
+        return ledger
 
     async def close(self) -> None:
         """Wait for the posts in flight, then close the connections."""
-        await self._poster.drain()
+        await self._poster.close()
         await self._redis.aclose()
+
+    @property
+    def inside(self) -> tuple[Client, Keys]:
+        """The client and the keys, for the bookkeeper: it reads what no operation shows."""
+        return self._redis, self._keys
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that this writer has."""
+        return self._poster.epoch
 
     async def ping(self) -> None:
         """Raise LedgerUnavailable, LedgerFenced or LedgerFrozen unless this writer could post."""
@@ -93,6 +119,10 @@ class Ledger:
         if frozen is not None:
             raise LedgerFrozen(f"posting is frozen: {frozen}")
 
+    async def post(self, posting: Posting) -> Posted | None:
+        """Post what was drawn up before, byte for byte; None where there was nothing to post."""
+        return await self._poster.post_if_due(posting)
+
     async def deposit(self, operation: str, application: str, nano: int, *, time_ms: int) -> Posted:
         """`funding` -> `app:<application>`. `operation` is a UUIDv7."""
         return await self._poster.post(
@@ -102,7 +132,11 @@ class Ledger:
     async def hold(
         self, inference: str, application: str, nano: int, *, expires_ms: int, time_ms: int
     ) -> Posted:
-        """`app:` -> `hold:<inference>`. InsufficientFunds where the limit forbids."""
+        """`app:` -> `hold:<inference>`. InsufficientFunds where the limit forbids.
+
+        LedgerFull where too much of the server's memory is used.
+        """
+        await self._headroom.require()
         return await self._poster.post(
             postings.hold(inference, application, nano, expires_ms=expires_ms, time_ms=time_ms)
         )
@@ -118,6 +152,29 @@ class Ledger:
     async def void(self, inference: str, application: str, *, time_ms: int) -> Posted:
         """Give the whole hold back: nothing was served."""
         return await self._poster.post(postings.void(inference, application, time_ms=time_ms))
+
+    async def adjust(self, adjustment: Adjustment, *, time_ms: int) -> Posted:
+        """Correct accounts by legs that sum to zero; holds and open pools can't be touched."""
+        return await self._poster.post(operator_postings.adjust(adjustment, time_ms=time_ms))
+
+    async def release(self, release: UnattributedRelease, *, time_ms: int) -> Posted:
+        """`unattributed:<adapter version>` -> whom the published decision names."""
+        return await self._poster.post(operator_postings.release(release, time_ms=time_ms))
+
+    async def refund(self, refund: Refund, *, time_ms: int) -> Posted:
+        """Give back part or all of a charge; every credit of it is mirrored in proportion.
+
+        What a payee has been paid out already is taken from `refund` clearing instead. Refused
+        while a pool of the inference is open, and beyond its charge.
+        """
+        facts = await self._facts(refund.inference)
+        return await self._poster.post(
+            operator_postings.refund(refund, refundable(facts), time_ms=time_ms)
+        )
+
+    async def payout(self, payout: Payout, *, time_ms: int) -> Posted:
+        """`payout.account` -> `payout`, whole cents, never below zero, never when blocked."""
+        return await self._poster.post(operator_postings.payout(payout, time_ms=time_ms))
 
     async def expire(self, inference: str, *, time_ms: int) -> Posted | None:
         """Give a hold back whose time is over; None if it is not, or if it is no hold any more."""
@@ -137,11 +194,8 @@ class Ledger:
 
     async def inference(self, inference: str) -> InferenceRecord | None:
         """The record of a captured inference, or None."""
-        with answering(f"read inference {inference}"):
-            facts = await self._redis.hgetall(self._keys.inference(inference))
-        if "capture" not in facts:
-            return None
-        return inference_record(facts, await self._journal.entries_at(entry_numbers(facts)))
+        facts = await self._facts(inference)
+        return inference_record(facts) if "capture" in facts else None
 
     async def balances(self) -> Mapping[str, int]:
         """Every account that is not zero."""
@@ -154,31 +208,87 @@ class Ledger:
         with answering(f"read the balance of {account}"):
             return int(await self._redis.hget(self._keys.balances, account) or 0)
 
-    async def earnings_lines(self, contributor: str, *, limit: int = 50) -> list[EarningsLine]:
-        """The newest lines of a contributor, newest first, LINES_PER_CONTRIBUTOR_MAX at most."""
-        last = min(limit, LINES_PER_CONTRIBUTOR_MAX) - 1
-        with answering(f"read the earnings of {contributor}"):
-            seqs: list[str] = await self._redis.lrange(self._keys.lines(contributor), 0, last)
-        entries = await self._journal.entries_at([int(seq) for seq in seqs])
-        return [earnings_line(entry, f"contrib:{contributor}") for entry in entries]
-
     async def entries(self, *, after_seq: int = 0) -> AsyncIterator[JournalEntry]:
         """The journal in order."""
         async for _, text in self._journal.texts(after_seq=after_seq):
             yield parse_entry(text)
 
+    async def page(self, *, after_seq: int, limit: int) -> list[tuple[int, str]]:
+        """Up to `limit` entries after `after_seq`, in order: sequence number and exact text."""
+        return await self._journal.page(after_seq=after_seq, limit=limit)
+
+    async def manifests(self, entries: Sequence[JournalEntry]) -> list[str | None]:
+        """The text behind each entry's `manifest_sha256`: the capture's record, the attribution,
+        the decision. None where an entry has none, or where it has been trimmed."""
+        return await self._journal.manifests(entries)
+
+    async def confirm(self) -> None:
+        """Raise LedgerUnconfirmed unless all that was posted until now is on the replicas.
+
+        Without replicas there is nothing to wait for.
+        """
+        await self._poster.confirm()
+
+    async def note_exported(self, seq: int) -> None:
+        """Remember that the archive has everything up to `seq`: trimming may go so far."""
+        with answering("note what is exported"):
+            await self._redis.hset(self._keys.meta, "exported", str(seq))
+
+    async def block_payouts(self, account: str, reason: str) -> None:
+        """Hold an account's payouts back until `allow_payouts`; its earnings go on."""
+        with answering(f"block payouts of {account}"):
+            await self._redis.hset(self._keys.blocked, account, reason)
+
+    async def allow_payouts(self, account: str) -> None:
+        """Let the account be paid again."""
+        with answering(f"allow payouts of {account}"):
+            await self._redis.hdel(self._keys.blocked, account)
+
+    async def payout_blocks(self) -> Mapping[str, str]:
+        """Every account whose payouts are held back, and why."""
+        with answering("read the payout blocks"):
+            blocks: dict[str, str] = await self._redis.hgetall(self._keys.blocked)
+        return blocks
+
     async def check(self) -> Books:
         """Fold the whole journal and hold it against the balances, while posting goes on."""
         return await self._journal.check()
 
-    async def rebuild(self) -> Mapping[str, int]:
+    async def rebuild(
+        self, *, full: bool = False, base: Snapshot | None = None
+    ) -> Mapping[str, int]:
         """Replace the balances by the folded journal and raise the epoch; answers the new balances.
 
-        Posting is frozen meanwhile, and stays frozen when the journal itself is broken
-        (LedgerRefused). Writers that were open before are fenced: they must open again.
+        Begins at the newest snapshot, with `full` at the first entry, or at `base`. Posting is
+        frozen meanwhile, and stays frozen when the journal itself is broken (LedgerRefused).
+        Writers that were open before are fenced: they must rejoin.
         """
-        balances, self._poster.epoch = await self._journal.rebuild()
+        balances, self._poster.epoch = await self._journal.rebuild(full=full, base=base)
         return balances
+
+    async def promote(self) -> int:
+        """Raise the epoch after a replica took over; answers it. Older writers are fenced.
+
+        With `replicas`, LedgerUnconfirmed says that the new epoch is not on them yet.
+        """
+        epoch = await self._membership.promote()
+        await self._poster.confirm()
+        return epoch
+
+    async def rejoin(self) -> None:
+        """Take the ledger's epoch again after a LedgerFenced, a failover or a rebuild.
+
+        Safe because every post has its key: what is unknown is sent again and posts at most once.
+        Raises LedgerFenced where the server's epoch is *lower*: that is an old primary. In a
+        cluster the first writer to find a new primary raises the epoch.
+        """
+        await self._membership.join()
+
+    async def credit_limits(self) -> Mapping[str, int]:
+        """The credit limit of every application that ever had money or credit."""
+        with answering("read the credit limits"):
+            limits = await self._redis.hgetall(self._keys.limits)
+        return {application: int(nano) for application, nano in limits.items()}
 
     async def set_credit_limit(self, application: str, nano: int) -> None:
         """How far below zero an application may go. Holds already placed are left alone."""
@@ -209,22 +319,8 @@ class Ledger:
         oldest_ms = int(oldest[0][1]) if oldest else None
         return Unfinished(holds, pools, oldest_ms, int(seq or 0), frozen)
 
-
-async def _require_safe(redis: Client) -> None:
-    """Raise LedgerMisconfigured where the server may lose an answered write or evict a balance."""
-    found = await redis.config_get(*REQUIRED)
-    wrong = [
-        f"{setting} is '{found.get(setting)}', not '{value}'"
-        for setting, value in REQUIRED.items()
-        if found.get(setting) != value
-    ]
-    if wrong:
-        raise LedgerMisconfigured(f"the server could lose money: {'; '.join(wrong)}")
-
-
-async def _epoch(redis: Client, keys: Keys) -> int:
-    """The ledger's epoch; an empty ledger gets its first."""
-    epoch: str | None = await redis.eval(script_text("open"), 2, keys.meta, keys.journal)
-    if epoch is None:
-        raise LedgerMisconfigured(f"{keys.tag} has a journal but no epoch")
-    return int(epoch)
+    async def _facts(self, inference: str) -> Mapping[str, str]:
+        """What is known of one inference: its state, what was held, its record and attributions."""
+        with answering(f"read inference {inference}"):
+            facts: dict[str, str] = await self._redis.hgetall(self._keys.inference(inference))
+        return facts

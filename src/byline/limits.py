@@ -28,6 +28,8 @@ ARCHIVE_WAIT_SECONDS = 10.0  # how long SQLite waits for another writer's transa
 ENTRIES_PER_EXPORT_MAX = 1_000  # entries in one transaction of the exporter ...
 LEGS_PER_EXPORT_MAX = 20_000  # ... and legs, so that entries of 2,000 don't fill the memory
 LINES_PER_PAGE_MAX = 1_000  # lines of earnings, usage or history in one answer
+# How long after a month's end its last entries may still be on their way into the archive.
+MONTH_GRACE_SECONDS = 3_600
 CLEARING_DAYS = 7  # an earning younger than this is pending: it may still be refunded
 
 # --- HTTP ---------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from byline.records_json import attribution_fields, capture_fields, job_fields
 ACCOUNT = re.compile(r"[A-Za-z0-9:@._/-]{1,128}")
 DAY_MS = 86_400_000
 DIGEST_DIGITS = 32  # 128 bits tell two payloads of one key apart; a mark is kept for each event
+OPERATIONS = "operations"  # the bucket of the marks that are kept for ever
 VERSION = 1
 
 
@@ -41,7 +42,8 @@ class Posting:
     payload: str  # canonical JSON of the request, without its time
     entry: tuple[str, str, str, str]  # the canonical text around kind, legs and seq
     arguments: tuple[str, ...]  # the script's own
-    contributors: tuple[str, ...] = ()  # whose earnings lines the script extends
+    is_permanent: bool = False  # its mark is never dropped: an operator's operation
+    concerns: str | None = None  # the inference of a refund, whose facts the script needs too
 
     @property
     def key(self) -> str:
@@ -49,9 +51,9 @@ class Posting:
         return f"{self.inference}/{self.operation}/{self.ordinal}"
 
     @property
-    def day(self) -> int:
-        """The day in the event's UUIDv7, which decides where its mark lies."""
-        return event_ms(self.inference) // DAY_MS
+    def bucket(self) -> str:
+        """Which marks are looked at: the day in the event's UUIDv7, or those kept for ever."""
+        return OPERATIONS if self.is_permanent else str(event_ms(self.inference) // DAY_MS)
 
     @property
     def digest(self) -> str:
@@ -72,28 +74,30 @@ def event_ms(event: str) -> int:
 
 def deposit(operation: str, application: str, nano: int, *, time_ms: int) -> Posting:
     """`funding` -> `app:<application>`."""
-    _require_fresh(operation, time_ms)
-    _require_amount("a deposit", nano)
+    event_ms(operation)
+    require_amount("a deposit", nano)
+    account_name(f"app:{application}")
     return Posting(
         "deposit", operation, "deposit", 0,
         payload=canonical_text({"application": application, "nano": str(nano)}),
-        entry=_entry(f"{operation}/deposit/0", time_ms),
-        arguments=(_account(f"app:{application}"), str(nano)),
+        entry=entry_pieces(f"{operation}/deposit/0", time_ms),
+        arguments=(application, str(nano)),
+        is_permanent=True,
     )  # fmt: skip
 
 
 def hold(inference: str, application: str, nano: int, *, expires_ms: int, time_ms: int) -> Posting:
     """`app:<application>` -> `hold:<inference>`."""
     _require_fresh(inference, time_ms)
-    _require_amount("a hold", nano)
+    require_amount("a hold", nano)
     payload: dict[str, Json] = {
         "application": application, "nano": str(nano), "expires_ms": expires_ms,
     }  # fmt: skip
-    _account(f"app:{application}")
+    account_name(f"app:{application}")
     return Posting(
         "hold", inference, "hold", 0,
         payload=canonical_text(payload),
-        entry=_entry(f"{inference}/hold/0", time_ms, inference=inference),
+        entry=entry_pieces(f"{inference}/hold/0", time_ms, inference=inference),
         arguments=(inference, application, str(nano), str(expires_ms)),
     )  # fmt: skip
 
@@ -102,9 +106,9 @@ def void(inference: str, application: str, *, time_ms: int) -> Posting:
     """`hold:<inference>` -> `app:<application>`, whole."""
     event_ms(inference)
     return Posting(
-        "release", inference, "void", 0,
+        "give_back", inference, "void", 0,
         payload=canonical_text({"application": application}),
-        entry=_entry(f"{inference}/void/0", time_ms, inference=inference),
+        entry=entry_pieces(f"{inference}/void/0", time_ms, inference=inference),
         arguments=(inference, "void", application, str(time_ms)),
     )  # fmt: skip
 
@@ -113,9 +117,9 @@ def expire(inference: str, *, time_ms: int) -> Posting:
     """The same when the hold's time is over; the script knows whose it was."""
     event_ms(inference)
     return Posting(
-        "release", inference, "expire", 0,
+        "give_back", inference, "expire", 0,
         payload="{}",
-        entry=_entry(f"{inference}/expire/0", time_ms, inference=inference),
+        entry=entry_pieces(f"{inference}/expire/0", time_ms, inference=inference),
         arguments=(inference, "expire", "", str(time_ms)),
     )  # fmt: skip
 
@@ -132,14 +136,14 @@ def capture(capture: Capture, *, time_ms: int) -> Posting:
     return Posting(
         "capture", inference, "capture", 0,
         payload=record,
-        entry=_entry(
+        entry=entry_pieces(
             f"{inference}/capture/0", time_ms, inference=inference, charge=capture.charge_nano,
             adapter_version=capture.adapter_version, policy=capture.policy, manifest=record,
         ),
         arguments=(
             inference, capture.application, str(capture.held_nano), str(capture.charge_nano),
             str(capture.held_nano - capture.charge_nano), record, capture.adapter_version or "",
-            str(time_ms), str(len(jobs)), *jobs, *_flat(legs),
+            str(time_ms), str(len(jobs)), *jobs, *flat(legs),
         ),
     )  # fmt: skip
 
@@ -166,15 +170,14 @@ def settle(attribution: Attribution, *, time_ms: int) -> Posting:
     return Posting(
         "settle", inference, "settle", ordinal,
         payload=record,
-        entry=_entry(
+        entry=entry_pieces(
             f"{inference}/settle/{ordinal}", time_ms, inference=inference,
             adapter_version=version, manifest=record,
         ),
         arguments=(
             inference, str(ordinal), open_account(inference, ordinal), str(attribution.pool_nano),
-            version, record, *_flat(legs),
+            version, record, *flat(legs),
         ),
-        contributors=tuple(leg.account.removeprefix("contrib:") for leg in paid),
     )  # fmt: skip
 
 
@@ -193,7 +196,7 @@ def parse_entry(text: str) -> JournalEntry:
     return JournalEntry(**fields)
 
 
-def _entry(
+def entry_pieces(
     key: str,
     time_ms: int,
     *,
@@ -230,12 +233,14 @@ def _require_fresh(event: str, time_ms: int) -> None:
         raise LedgerRefused(f"event {event} is more than a day in the future")
 
 
-def _require_amount(what: str, nano: int) -> None:
+def require_amount(what: str, nano: int) -> None:
+    """Raise LedgerRefused unless one leg can carry so much."""
     if not 0 < nano <= LEG_NANO_MAX:
         raise LedgerRefused(f"{what} of {nano} nano-USD: it must lie between 1 and {LEG_NANO_MAX}")
 
 
-def _account(name: str) -> str:
+def account_name(name: str) -> str:
+    """The name itself. Raises LedgerRefused where it would need escaping or is too long."""
     if not ACCOUNT.fullmatch(name):
         raise LedgerRefused(f"'{name}' is no account: letters, digits and :@._/- only, 128 at most")
     return name
@@ -286,8 +291,8 @@ def _pays_nobody_unless_done(attribution: Attribution) -> Attribution:
     return replace(attribution, unattributed_nano=attribution.pool_nano, unattributed_ppb=PPB)
 
 
-def _flat(legs: Sequence[Leg]) -> list[str]:
+def flat(legs: Sequence[Leg]) -> list[str]:
     """Legs as script arguments. One place is left for the leg that the script itself adds."""
     if len(legs) > LEGS_PER_ENTRY_MAX - 2:
         raise LedgerRefused(f"{len(legs)} payees: an entry has {LEGS_PER_ENTRY_MAX} legs at most")
-    return [word for leg in legs for word in (_account(leg.account), str(leg.nano))]
+    return [word for leg in legs for word in (account_name(leg.account), str(leg.nano))]

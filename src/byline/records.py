@@ -277,10 +277,12 @@ class Books:
     unbalanced_entries: tuple[int, ...]  # sequence numbers
     gaps: tuple[int, ...]  # sequence numbers that are missing
     drifting_accounts: Mapping[str, tuple[int, int]]  # account -> (folded, stored)
+    unbalanced_inferences: Mapping[str, str] = field(default_factory=dict)  # inference -> what
 
     @property
     def balanced(self) -> bool:
         """True when there is nothing to explain."""
         return not (
             self.accounts_sum_nano or self.unbalanced_entries or self.gaps or self.drifting_accounts
-        )
+            or self.unbalanced_inferences
+        )  # fmt: skip

@@ -19,7 +19,7 @@ from redis.exceptions import (
     RedisError,
 )
 
-from byline.errors import LedgerMisconfigured, LedgerUnavailable
+from byline.errors import LedgerError, LedgerMisconfigured, LedgerUnavailable
 from byline.limits import LEDGER_TIMEOUT_SECONDS
 
 # redis-py's annotations stand for text and bytes, awaited or not, all at once. Every answer here is
@@ -27,13 +27,24 @@ from byline.limits import LEDGER_TIMEOUT_SECONDS
 Client: TypeAlias = Any
 
 NO_RIGHTS = (AuthenticationError, AuthorizationError, NoPermissionError)
+NO_RIGHTS_CODES = ("NOAUTH", "NOPERM", "WRONGPASS", "ERR invalid password", "ERR AUTH")
 CONNECTIONS_MAX = 64  # a server that syncs before each answer gains nothing from more
 
 
 def connect(url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS) -> Client:
     """A client of the server at `url` (`redis://` or `unix://`). Nothing is sent yet."""
+    return Redis.from_pool(_pool(url, timeout_seconds))
+
+
+async def repoint(client: Client, url: str, *, timeout_seconds: float) -> None:
+    """Let the client, and everyone who has it, talk to the server at `url` from now on."""
+    left, client.connection_pool = client.connection_pool, _pool(url, timeout_seconds)
+    await left.aclose()
+
+
+def _pool(url: str, timeout_seconds: float) -> BlockingConnectionPool:
     try:
-        pool = BlockingConnectionPool.from_url(
+        return BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS_MAX,
             timeout=timeout_seconds,  # the wait for a free connection
@@ -47,7 +58,6 @@ def connect(url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS) -> Cli
         raise LedgerMisconfigured(
             "the ledger's address must be redis://HOST:PORT/0 or unix://PATH"
         ) from problem
-    return Redis.from_pool(pool)
 
 
 def without_password(url: str) -> str:
@@ -71,3 +81,10 @@ def answering(attempt: str) -> Iterator[None]:
                 problem
             )
         raise LedgerUnavailable(f"{attempt}: {problem or type(problem).__name__}") from problem
+
+
+def refusal(attempt: str, text: str) -> LedgerError:
+    """The same for the text of an error that the server itself answered."""
+    if text.startswith(NO_RIGHTS_CODES):
+        return LedgerMisconfigured(f"{attempt}: the server refuses the rights: {text}")
+    return LedgerUnavailable(f"{attempt}: {text}")

@@ -6,9 +6,9 @@ Only its command line and its life are here; what is stored in it is the ledger'
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from byline.errors import StartFailed
@@ -40,6 +40,7 @@ class RedisServer:
     unix_socket: Path | None = None
     maxmemory: str = "1gb"  # full means: every post is refused, nothing is evicted
     binary: Path | None = None  # None: the bundled one
+    settings: Mapping[str, str] = field(default_factory=dict)  # more of the server's own, by name
 
     @property
     def url(self) -> str:
@@ -62,6 +63,7 @@ class RedisServer:
         }
         if self.unix_socket is not None:
             settings |= {"unixsocket": str(self.unix_socket), "unixsocketperm": "700"}
+        settings |= self.settings
         binary = self.binary or bundled_server()
         return [
             str(binary),

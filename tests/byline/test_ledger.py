@@ -8,7 +8,7 @@ import pytest
 from byline.canonical import canonical_text, digest
 from byline.errors import InsufficientFunds, KeyConflict, LedgerRefused
 from byline.ledger import Ledger
-from byline.limits import LEGS_PER_ENTRY_MAX, LINES_PER_CONTRIBUTOR_MAX
+from byline.limits import LEGS_PER_ENTRY_MAX
 from byline.poster import Keys
 from byline.records import AttributionState, Share
 from byline.records_json import attribution_fields
@@ -229,18 +229,6 @@ async def test_an_answer_without_pool_is_skipped_and_says_why(ledger: Ledger) ->
     assert [(a.state.value, a.reason) for a in record.attributions] == [
         ("skipped", "the base model answered")
     ]
-
-
-async def test_a_contributors_lines_are_the_newest_first(ledger: Ledger) -> None:
-    paid = []
-    for _ in range(3):
-        inference = await captured(ledger)
-        await ledger.settle(an_attribution(inference), time_ms=NOW_MS)
-        paid.append(inference)
-    lines = await ledger.earnings_lines("alice", limit=2)
-    assert [(line.inference, line.nano) for line in lines] == [(paid[2], 500), (paid[1], 500)]
-    assert len(await ledger.earnings_lines("alice", limit=LINES_PER_CONTRIBUTOR_MAX + 1)) == 3
-    assert await ledger.earnings_lines("bob") == []
 
 
 async def test_an_entry_holds_two_thousand_legs(ledger: Ledger) -> None:

@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from byline import journal
 from byline.canonical import canonical_text
@@ -15,11 +13,11 @@ from byline.errors import (
     LedgerMisconfigured,
     LedgerRefused,
 )  # fmt: skip
+from byline.keys import Keys
 from byline.ledger import Ledger
 from byline.limits import LEG_NANO_MAX
-from byline.poster import Keys, script_text
 from byline.redis_client import Client
-from tests.byline.cases import NOW_MS, a_capture, an_attribution, captured, event_id, held, refuses
+from tests.byline.cases import NOW_MS, an_attribution, captured, event_id, held, refuses
 
 pytestmark = pytest.mark.anyio
 
@@ -145,19 +143,6 @@ async def test_nothing_is_posted_behind_a_journal_that_has_lost_its_end(
         await ledger.deposit(event_id(), "demo", 1, time_ms=NOW_MS)
 
 
-@pytest.mark.parametrize("key", ["balances", "pools", "jobs", "holds", "limits"])
-async def test_a_key_of_the_wrong_type_is_refused_before_anything_is_written(
-    ledger: Ledger, ledger_name: str, redis: Client, key: str
-) -> None:
-    inference = await held(ledger)
-    keys = Keys(ledger_name)
-    await redis.delete(getattr(keys, key))
-    await redis.set(getattr(keys, key), "not ours")
-    with pytest.raises(LedgerRefused, match="wrong type"):
-        await ledger.capture(a_capture(inference), time_ms=NOW_MS)
-    assert await redis.xlen(keys.journal) == 2
-
-
 async def test_a_balance_that_would_outgrow_its_digits_is_refused(
     ledger: Ledger, ledger_name: str, redis: Client
 ) -> None:
@@ -180,25 +165,6 @@ async def test_large_balances_stay_exact_where_doubles_do_not(
     await ledger.deposit(event_id(), "demo", LEG_NANO_MAX, time_ms=NOW_MS)
     assert await ledger.balance("app:demo") == beyond + LEG_NANO_MAX
     assert await ledger.balance("funding") == -beyond - LEG_NANO_MAX
-
-
-decimal = st.integers(-(10**18) + 1, 10**18 - 1)
-
-
-@settings(max_examples=200)
-@given(decimal, decimal, decimal)
-def test_the_prelude_adds_eighteen_digits_exactly(
-    redis_url: str, first: int, second: int, third: int
-) -> None:
-    import redis as blocking
-
-    script = script_text("prelude") + (
-        "local high, low = sum_of(unpack(ARGV))\n"
-        "return {string.format('%.0f', high), string.format('%.0f', low)}"
-    )
-    with blocking.Redis.from_url(redis_url) as client:
-        high, low = client.eval(script, 0, first, second, third)
-    assert divmod(first + second + third, 10**9) == (int(high), int(low))
 
 
 async def test_a_journal_without_an_epoch_is_not_opened(

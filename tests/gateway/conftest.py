@@ -14,6 +14,7 @@ import uvicorn
 from aiohttp import web
 
 from byline.records import AdapterVersion, Caller, KeyRole, Release
+from byline.spool import Spool
 from gateway.app import build_app
 from gateway.engine_client import EngineClient
 from gateway.services import Limits, Services
@@ -145,6 +146,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with serving_engine(engine) as engine_url, aiohttp.ClientSession() as http:
         services = Services(
             ledger=ledger,
+            spool=Spool.open(tmp_path / "spool"),
             keys=keys,
             engine=EngineClient.open(engine_url, idle_seconds=2.0),
             release=RELEASE,

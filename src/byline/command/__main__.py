@@ -25,6 +25,7 @@ from byline.command.running import (
     show,
     show_rows,
 )
+from byline.command.statement_commands import payouts_app, statements_app
 from byline.errors import BylineError, StartFailed
 from byline.home import Home
 
@@ -40,6 +41,8 @@ app = typer.Typer(
 )
 app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(statements_app, name="statements")
+app.add_typer(payouts_app, name="payouts")
 
 
 @app.command()

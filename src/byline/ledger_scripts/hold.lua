@@ -1,14 +1,15 @@
 -- ARGV own: inference, application, nano, expires_ms
-local answer = event_answer()
-if answer then return answer end
-local inference, application, nano = ARGV[OWN], ARGV[OWN + 1], ARGV[OWN + 2]
-local expires_ms = ARGV[OWN + 3]
-if redis.call('EXISTS', INFERENCE) == 1 then return refused('the inference was held before') end
-local legs = {{'app:' .. application, '-' .. nano}, {'hold:' .. inference, nano}}
-answer = legs_answer(legs)
-if answer then return answer end
-local posted = post('hold', legs)
-redis.call('HSET', INFERENCE, 'state', 'held', 'application', application, 'held', nano,
-  'expires_ms', expires_ms)
-redis.call('ZADD', HOLDS, expires_ms, inference)
-return posted
+return once(function()
+  local inference, application, nano = ARGV[OWN], ARGV[OWN + 1], ARGV[OWN + 2]
+  local expires_ms = ARGV[OWN + 3]
+  if not string.find(expires_ms, '^%d+$') then refuse('bad time ' .. expires_ms) end
+  if redis.call('HLEN', FACTS) > 0 then refuse('the inference was held before') end
+  redis.call('ZCARD', HOLDS) -- of the right type
+  local legs = {'app:' .. application, '-' .. nano, 'hold:' .. inference, nano}
+  check('hold', legs)
+  local posted = post('hold', legs)
+  redis.call('HSET', FACTS, 'state', 'held', 'application', application, 'held', nano,
+    'expires_ms', expires_ms)
+  redis.call('ZADD', HOLDS, expires_ms, inference)
+  return posted
+end)

@@ -1,59 +1,61 @@
--- Stands before the body of every posting script: all checks, then the writes.
--- Redis does not roll a script back, so every check comes before the first write, and the writes
--- can't fail: types, digits and the journal's end have been looked at.
+-- Stands before the body of every posting script. A body is `return once(function() ... end)`: it
+-- reads and refuses, checks the legs, posts, and then writes what it alone knows of.
+--
+-- Redis does not roll a script back, so nothing may be refused and nothing may fail after the first
+-- write. Each key that is written has been read before, which fails where its type is wrong; every
+-- number has had its digits counted; XADD, the one write that looks at what is there, comes first.
 --
 -- KEYS 1 marks (hash)      2 balances (hash)  3 journal (stream)  4 meta (hash)  5 limits (hash)
---      6 inference (hash)  7 holds (zset)     8 pools (zset)      9 jobs (stream)
---      10.. earnings lines (lists), for settle alone
+--      6 facts (hash)      7 holds (zset)     8 pools (zset)      9 jobs (stream)
+--      10 blocked (hash)   11 the facts of the inference that a refund is of (hash)
 -- ARGV 1 event key  2 payload digest  3 writer's epoch  4-7 the entry's text around kind, legs, seq
 --      8.. the operation's own
--- The answer is {status, seq or reason, flag}; status: posted, duplicate, nothing, or a refusal.
--- LEG_DIGITS_MAX, LEGS_MAX, BALANCE_HIGH_MAX and LINES_MAX are set by the line before this text.
+-- The answer is {status, seq or reason, flag, event key}; status: posted, duplicate, nothing, or a
+-- refusal. By the key a client knows that the answer is its own.
+-- The line before this text sets LEG_NANO_MAX, LEGS_PER_ENTRY_MAX, BALANCE_DIGITS_MAX,
+-- CONTRIBUTOR_DEBT_NANO_MAX and CENT_NANO.
 
 local MARKS, BALANCES, JOURNAL, META, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local INFERENCE, HOLDS, POOLS, JOBS = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local BILLION = 1000000000
+local FACTS, HOLDS, POOLS, JOBS, BLOCKED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local OWN = 8 -- the first argument that is the operation's own
+local BILLION = 1000000000
+local EXACT_DIGITS = 15 -- Lua's numbers are doubles: so many digits they always hold
 
-local function refused(reason)
-  return {'refused', reason}
+local last_seq -- of the journal; known once the event may be posted
+local kept, emptied -- what the checked legs make of the balances
+local has_written = false
+
+local function answer(status, text, flag)
+  return {status, text, flag or '', ARGV[1]}
 end
 
-local last_seq -- of the journal; known once event_answer has let the event pass
-
-local function wrong_type()
-  local expected = {'hash', 'hash', 'stream', 'hash', 'hash', 'hash', 'zset', 'zset', 'stream'}
-  for i, key in ipairs(KEYS) do
-    local found = redis.call('TYPE', key).ok
-    if found ~= 'none' and found ~= (expected[i] or 'list') then return key end
-  end
+-- Ends the script with a refusal: `once` catches it.
+local function refuse(reason, status)
+  error(answer(status or 'refused', reason))
 end
 
 -- Has the event been posted already, and may this writer post at all?
-local function event_answer()
-  local key = wrong_type()
-  if key then return refused(key .. ' has the wrong type') end
+local function check_event()
   local mark = redis.call('HGET', MARKS, ARGV[1])
   if mark then
     local seq, digest, flag = string.match(mark, '^(%d+):(%x+):(%a*)$')
-    if digest == ARGV[2] then return {'duplicate', seq, flag} end
-    return {'conflict', 'another payload was posted under ' .. ARGV[1]}
+    if digest == ARGV[2] then error(answer('duplicate', seq, flag)) end
+    refuse('another payload was posted under ' .. ARGV[1], 'conflict')
   end
-  local epoch = redis.call('HGET', META, 'epoch')
+  local meta = redis.call('HMGET', META, 'epoch', 'frozen', 'seq', 'trimmed')
+  local epoch, frozen, seq, trimmed = meta[1], meta[2], meta[3] or '0', meta[4] or '0'
   if epoch ~= ARGV[3] then
-    return {'fenced', 'the epoch is ' .. tostring(epoch) .. ', the writer has ' .. ARGV[3]}
+    refuse('the epoch is ' .. tostring(epoch) .. ', the writer has ' .. ARGV[3], 'fenced')
   end
-  local frozen = redis.call('HGET', META, 'frozen')
-  if frozen then return {'frozen', frozen} end
-  local newest = redis.call('XREVRANGE', JOURNAL, '+', '-', 'COUNT', 1)[1]
-  last_seq = redis.call('HGET', META, 'seq') or '0'
-  if (newest and newest[1] or '0-1') ~= last_seq .. '-1' then
-    return refused('the journal does not end where meta says')
+  if frozen then refuse(frozen, 'frozen') end
+  -- Cheaper than to read the newest entry; that its number is no higher is seen by XADD.
+  if redis.call('XLEN', JOURNAL) ~= seq - trimmed then
+    refuse('the journal does not end where meta says')
   end
+  last_seq = seq
 end
 
--- A decimal string as high * 10^9 + low. Lua's numbers are doubles: both halves stay exact where
--- the whole, up to 10^18, would not.
+-- A decimal string as high * 10^9 + low.
 local function halves(text)
   local sign, digits = string.match(text, '^(%-?)(%d+)$')
   local high = tonumber(string.sub(digits, 1, -10)) or 0
@@ -62,76 +64,167 @@ local function halves(text)
   return high, low
 end
 
--- The sum of decimal strings in halves with 0 <= low < 10^9: it is negative just when high is.
-local function sum_of(...)
-  local high, low = 0, 0
-  for _, text in ipairs({...}) do
-    local more_high, more_low = halves(text)
-    high, low = high + more_high, low + more_low
+-- The sum of two decimal strings of at most 18 digits each, as such a string.
+local function plus(one, other)
+  if #one <= EXACT_DIGITS and #other <= EXACT_DIGITS then
+    return string.format('%d', one + other)
   end
+  local high, low = halves(one)
+  local other_high, other_low = halves(other)
+  high, low = high + other_high, low + other_low
   local carry = math.floor(low / BILLION)
-  return high + carry, low - carry * BILLION
+  high, low = high + carry, low - carry * BILLION -- now low >= 0: the sum is negative as high is
+  local sign = ''
+  if high < 0 then
+    sign = '-'
+    if low == 0 then high = -high else high, low = -high - 1, BILLION - low end
+  end
+  if high == 0 then return sign .. string.format('%d', low) end
+  return sign .. string.format('%d%09d', high, low)
 end
 
-local MAY_BE_NEGATIVE = {funding = true, payout = true, refund = true}
+local function is_negative(text)
+  return string.byte(text) == 45
+end
 
--- May `account` go from `balance` by `nano`? Only what leaves an account can be too much.
-local function balance_answer(account, balance, nano, overdraft)
-  if not string.match(balance, '^%-?%d+$') then return refused(account .. ' holds no integer') end
-  local high, low = sum_of(balance, nano)
-  if high >= BALANCE_HIGH_MAX or high < -BALANCE_HIGH_MAX
-    or (high == -BALANCE_HIGH_MAX and low == 0) then
-    return refused(account .. ' would hold too many digits')
+-- An account's name up to its colon, colon and all; the whole name where it has none.
+local function kind_of(account)
+  return string.match(account, '^[^:]*:?')
+end
+
+local NO_BOUND = string.rep('9', BALANCE_DIGITS_MAX)
+
+-- How far an account may fall below zero, by its kind; behind the kind of an entry, by that entry
+-- alone. What is not here never falls below zero.
+local DEBT_MAX = {
+  funding = NO_BOUND, payout = NO_BOUND, refund = NO_BOUND, -- clearing, towards the world outside
+  ['app:'] = 'its credit limit',
+  ['capture_late app:'] = NO_BOUND, -- the tokens were served
+  ['adjust contrib:'] = string.format('%d', CONTRIBUTOR_DEBT_NANO_MAX), -- paid by mistake, taken back
+}
+
+-- May `account` fall to `balance`, which is below zero, by an entry of this kind?
+local function check_debt(entry_kind, account, balance)
+  local kind = kind_of(account)
+  local most = DEBT_MAX[entry_kind .. ' ' .. kind] or DEBT_MAX[kind]
+  if not most then refuse(account .. ' would fall below zero') end
+  if most == 'its credit limit' then
+    local limit = redis.call('HGET', LIMITS, string.sub(account, #kind + 1)) or '0'
+    if not is_negative(plus(balance, limit)) then return end
+    refuse(account .. ' would fall below its credit limit of ' .. limit .. ' nano-USD', 'funds')
   end
-  if high >= 0 or string.sub(nano, 1, 1) ~= '-' or MAY_BE_NEGATIVE[account] then return nil end
-  local application = string.match(account, '^app:(.+)$')
-  if not application then return refused(account .. ' would fall below zero') end
-  local limit = redis.call('HGET', LIMITS, application) or '0'
-  if not overdraft and sum_of(balance, nano, limit) < 0 then
-    return {'funds', account .. ' would fall below its credit limit of ' .. limit .. ' nano-USD'}
+  if is_negative(plus(balance, most)) then
+    refuse(account .. ' would fall below -' .. most .. ' nano-USD')
   end
 end
 
--- Are these legs ({account, nano} each) an entry that may be posted?
-local function legs_answer(legs, overdraft)
-  if #legs > LEGS_MAX then return refused('more legs than ' .. LEGS_MAX) end
-  local sum, accounts, seen = 0, {}, {}
-  for i, leg in ipairs(legs) do
-    local digits = string.match(leg[2], '^%-?([1-9]%d*)$')
-    if not digits or #digits > LEG_DIGITS_MAX then return refused('bad amount ' .. leg[2]) end
-    if seen[leg[1]] then return refused('two legs of ' .. leg[1]) end
-    sum, accounts[i], seen[leg[1]] = sum + tonumber(leg[2]), leg[1], true
-  end
-  if sum ~= 0 then return refused('the legs do not sum to zero') end
-  if #legs == 0 then return nil end
+-- May these balances go by these amounts? Notes what they become.
+local function check_balances(entry_kind, accounts, amounts)
   local balances = redis.call('HMGET', BALANCES, unpack(accounts))
-  for i, leg in ipairs(legs) do
-    local answer = balance_answer(leg[1], balances[i] or '0', leg[2], overdraft)
-    if answer then return answer end
-  end
-end
-
--- Write the entry, the balances and the mark. Nothing in here can fail any more.
-local function post(kind, legs, flag)
-  local seq = string.format('%.0f', tonumber(last_seq) + 1)
-  local texts = {}
-  for i, leg in ipairs(legs) do texts[i] = '["' .. leg[1] .. '","' .. leg[2] .. '"]' end
-  local entry = ARGV[4] .. kind .. ARGV[5] .. '[' .. table.concat(texts, ',') .. ']'
-    .. ARGV[6] .. seq .. ARGV[7]
-  redis.call('XADD', JOURNAL, seq .. '-1', 'e', entry)
-  redis.call('HSET', META, 'seq', seq)
-  for _, leg in ipairs(legs) do
-    -- The reply is a double, but only zero is zero.
-    if redis.call('HINCRBY', BALANCES, leg[1], leg[2]) == 0 then
-      redis.call('HDEL', BALANCES, leg[1])
+  for i = 1, #accounts do
+    local account, amount, balance = accounts[i], amounts[i], balances[i] or '0'
+    if not string.find(balance, '^%-?%d+$') then refuse(account .. ' holds no integer') end
+    local after = plus(balance, amount)
+    if #after > BALANCE_DIGITS_MAX and #string.match(after, '%d+') > BALANCE_DIGITS_MAX then
+      refuse(account .. ' would hold too many digits')
+    end
+    -- Only what leaves an account can be too much.
+    if is_negative(amount) and is_negative(after) then check_debt(entry_kind, account, after) end
+    if after == '0' then
+      emptied[#emptied + 1] = account
+    else
+      kept[#kept + 1] = account
+      kept[#kept + 1] = after
     end
   end
-  redis.call('HSET', MARKS, ARGV[1], seq .. ':' .. ARGV[2] .. ':' .. (flag or ''))
-  return {'posted', seq, flag or ''}
 end
 
--- The legs that stand flat in ARGV from `first` on.
+-- Refuse what is no entry that may be posted. `legs` is flat: account, amount, account, amount, ...
+local function check(entry_kind, legs)
+  if #legs > 2 * LEGS_PER_ENTRY_MAX then refuse('more legs than ' .. LEGS_PER_ENTRY_MAX) end
+  local sum, accounts, amounts, seen = 0, {}, {}, {}
+  for i = 1, #legs, 2 do
+    local account, amount = legs[i], legs[i + 1]
+    local nano = string.find(amount, '^%-?[1-9]%d*$') and tonumber(amount)
+    if not nano or nano > LEG_NANO_MAX or nano < -LEG_NANO_MAX then
+      refuse('bad amount ' .. amount)
+    end
+    if seen[account] then refuse('two legs of ' .. account) end
+    sum, seen[account] = sum + nano, true
+    accounts[#accounts + 1], amounts[#amounts + 1] = account, amount
+  end
+  if sum ~= 0 then refuse('the legs do not sum to zero') end
+  kept, emptied = {}, {}
+  if #accounts > 0 then check_balances(entry_kind, accounts, amounts) end
+end
+
+-- Write the entry of the checked legs, the balances and the mark.
+local function post(entry_kind, legs, flag)
+  local seq = string.format('%d', last_seq + 1)
+  local text = {ARGV[4], entry_kind, ARGV[5], '['}
+  local before = '["'
+  for i = 1, #legs, 2 do
+    local n = #text
+    text[n + 1], text[n + 2], text[n + 3], text[n + 4] = before, legs[i], '","', legs[i + 1]
+    before = '"],["'
+  end
+  text[#text + 1] = (#legs > 0 and '"]]' or ']') .. ARGV[6] .. seq .. ARGV[7]
+  redis.call('XADD', JOURNAL, seq .. '-1', 'e', table.concat(text))
+  has_written = true
+  redis.call('HSET', META, 'seq', seq)
+  if #kept > 0 then redis.call('HSET', BALANCES, unpack(kept)) end
+  if #emptied > 0 then redis.call('HDEL', BALANCES, unpack(emptied)) end
+  redis.call('HSET', MARKS, ARGV[1], seq .. ':' .. ARGV[2] .. ':' .. (flag or ''))
+  return answer('posted', seq, flag)
+end
+
+-- Check and post what an operator decided, and keep the decision's text. Its id is used only once.
+local function post_decision(entry_kind, legs, manifest)
+  if redis.call('HLEN', FACTS) > 0 then refuse("the operation's id was used before") end
+  check(entry_kind, legs)
+  local posted = post(entry_kind, legs)
+  redis.call('HSET', FACTS, 'manifest', manifest)
+  return posted
+end
+
+-- Add what stands flat in ARGV from `first` on to the legs.
 local function legs_from(first, legs)
-  for i = first, #ARGV, 2 do legs[#legs + 1] = {ARGV[i], ARGV[i + 1]} end
+  for i = first, #ARGV do legs[#legs + 1] = ARGV[i] end
   return legs
+end
+
+-- The key whose type is not what it must be.
+local function wrong_key()
+  local types = {'hash', 'hash', 'stream', 'hash', 'hash', 'hash', 'zset', 'zset', 'stream', 'hash'}
+  for i, key in ipairs(KEYS) do
+    local found = redis.call('TYPE', key).ok
+    if found ~= 'none' and found ~= (types[i] or 'hash') then return key end
+  end
+end
+
+-- What a failure means that was no refusal of ours. While nothing is written, a key of the wrong
+-- type, a journal that goes on behind its end and arguments without sense are refusals too. All
+-- else, such as a full memory, is the server's trouble and stays its error.
+local function failure(problem)
+  local text = problem.err or problem
+  if not has_written then
+    if string.find(text, 'WRONGTYPE', 1, true) then
+      return answer('refused', wrong_key() .. ' has the wrong type')
+    end
+    if string.find(text, 'equal or smaller', 1, true) then
+      return answer('refused', 'the journal does not end where meta says')
+    end
+    if type(problem) == 'string' then return answer('refused', text) end
+  end
+  return {err = text}
+end
+
+-- Answer the event: as before where it has been posted, else by what the operation does.
+local function once(operation)
+  local done, given = pcall(function()
+    check_event()
+    return operation()
+  end)
+  if done or given[1] then return given end
+  return failure(given)
 end

@@ -1,19 +1,12 @@
--- A hold goes back whole: void (nothing was served) or expire (its time is over).
--- ARGV own: inference, kind, application (of a void), time_ms
-local answer = event_answer()
-if answer then return answer end
-local inference, kind, application = ARGV[OWN], ARGV[OWN + 1], ARGV[OWN + 2]
-local facts = redis.call('HMGET', INFERENCE, 'state', 'application', 'held', 'expires_ms')
-local state, holder, held, expires_ms = facts[1], facts[2], facts[3], facts[4]
-if kind == 'expire' then
-  if state ~= 'held' or tonumber(expires_ms) > tonumber(ARGV[OWN + 3]) then return {'nothing', ''} end
-elseif state ~= 'held' or holder ~= application then
-  return refused('void without hold: the inference is ' .. (state or 'unknown'))
-end
-local legs = {{'hold:' .. inference, '-' .. held}, {'app:' .. holder, held}}
-answer = legs_answer(legs)
-if answer then return answer end
-local posted = post(kind, legs)
-redis.call('HSET', INFERENCE, 'state', kind == 'void' and 'voided' or 'expired')
-redis.call('ZREM', HOLDS, inference)
-return posted
+-- What nobody was shown to deserve goes to those whom a published decision names.
+-- ARGV own: the decision's text, adapter version, sum of the credits, then the credits flat
+local NAMED = {['contrib:'] = true, ['owner:'] = true, ['base:'] = true, ['app:'] = true}
+return once(function()
+  local manifest, adapter_version, sum = ARGV[OWN], ARGV[OWN + 1], ARGV[OWN + 2]
+  local legs = legs_from(OWN + 3, {'unattributed:' .. adapter_version, '-' .. sum})
+  for i = 3, #legs, 2 do
+    if not NAMED[kind_of(legs[i])] then refuse('nothing is released to ' .. legs[i]) end
+    if is_negative(legs[i + 1]) then refuse('a release takes nothing from ' .. legs[i]) end
+  end
+  return post_decision('release', legs, manifest)
+end)

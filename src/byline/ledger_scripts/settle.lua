@@ -1,25 +1,25 @@
 -- Closing the open account is the guard: what is open is settled once, at any age, and wholly.
 -- ARGV own: inference, ordinal, open account, pool, adapter version, the attribution's record,
---   then the legs flat, contributors first
--- KEYS from 10: the contributors' earnings lines, in the legs' order
-local answer = event_answer()
-if answer then return answer end
-local ordinal, account, pool = ARGV[OWN + 1], ARGV[OWN + 2], ARGV[OWN + 3]
-if redis.call('HGET', INFERENCE, 'adapter_version') ~= ARGV[OWN + 4] then
-  return refused('the inference was not answered by ' .. ARGV[OWN + 4])
-end
-if redis.call('HGET', BALANCES, account) ~= pool then
-  return refused(account .. ' does not hold the pool')
-end
-local legs = legs_from(OWN + 6, {{account, '-' .. pool}})
-answer = legs_answer(legs)
-if answer then return answer end
-local posted = post('settle', legs)
-redis.call('HSET', INFERENCE, 'attribution:' .. ordinal, ARGV[OWN + 5],
-  'settle_seq:' .. ordinal, posted[2])
-redis.call('ZREM', POOLS, account)
-for i = 10, #KEYS do
-  redis.call('LPUSH', KEYS[i], posted[2])
-  redis.call('LTRIM', KEYS[i], 0, LINES_MAX - 1)
-end
-return posted
+--   then the legs flat
+return once(function()
+  local ordinal, account, pool = ARGV[OWN + 1], ARGV[OWN + 2], ARGV[OWN + 3]
+  local adapter_version, record = ARGV[OWN + 4], ARGV[OWN + 5]
+  local attribution, settle_seq = 'attribution:' .. ordinal, 'settle_seq:' .. ordinal
+  local facts = redis.call('HMGET', FACTS, 'adapter_version', attribution, settle_seq)
+  -- Also when its mark was dropped long ago.
+  if facts[2] == record then return answer('duplicate', facts[3]) end
+  if facts[2] then refuse('the choice was settled with another attribution', 'conflict') end
+  if facts[1] ~= adapter_version then
+    refuse('the inference was not answered by ' .. adapter_version)
+  end
+  if redis.call('HGET', BALANCES, account) ~= pool then
+    refuse(account .. ' does not hold the pool')
+  end
+  redis.call('ZCARD', POOLS) -- of the right type
+  local legs = legs_from(OWN + 6, {account, '-' .. pool})
+  check('settle', legs)
+  local posted = post('settle', legs)
+  redis.call('HSET', FACTS, attribution, record, settle_seq, posted[2])
+  redis.call('ZREM', POOLS, account)
+  return posted
+end)

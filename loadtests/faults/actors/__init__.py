@@ -1,0 +1,1 @@
+"""The processes that a fault run commands and kills."""

@@ -1,0 +1,73 @@
+"""What a posting script's answer means: a record, or one of the ledger's errors. Pure."""
+
+from typing import Any
+
+from hiredis import ReplyError
+
+from byline.errors import (
+    BylineError,
+    InsufficientFunds,
+    KeyConflict,
+    LedgerFenced,
+    LedgerFrozen,
+    LedgerRefused,
+    LedgerUnavailable,
+    LedgerUnconfirmed,
+)
+from byline.postings import Posting
+from byline.records import Posted
+from byline.redis_client import refusal
+
+REFUSALS: dict[str, type[BylineError]] = {
+    "conflict": KeyConflict,
+    "fenced": LedgerFenced,
+    "frozen": LedgerFrozen,
+    "funds": InsufficientFunds,
+    "refused": LedgerRefused,
+}
+Answer = Posted | BylineError | None  # None: there was nothing to post
+
+
+class ScriptForgotten(LedgerUnavailable):
+    """The server does not know the script: nothing ran."""
+
+
+class NotItsAnswer(Exception):
+    """The answer is another event's, or no script's at all: replies have lost their order."""
+
+
+def answer_to(posting: Posting, reply: Any) -> Answer:
+    """Read the reply to a posting; NotItsAnswer unless it names the posting's event key."""
+    if isinstance(reply, ReplyError):
+        if str(reply).startswith("NOSCRIPT"):
+            return ScriptForgotten(f"{attempt(posting)}: {reply}")
+        return refusal(attempt(posting), str(reply))
+    try:
+        status, text, flag, key = reply
+    except (TypeError, ValueError):
+        raise NotItsAnswer(f"'{reply!r:.80}' is no answer to {posting.key}") from None
+    if key != posting.key:
+        raise NotItsAnswer(f"{posting.key} was given the answer to {key}")
+    if status in ("posted", "duplicate") and text.isdecimal():
+        return Posted(int(text), duplicate=status == "duplicate", late=flag == "late")
+    if status == "nothing":
+        return None
+    if status not in REFUSALS:
+        raise NotItsAnswer(f"{posting.key} was answered with '{status}'")
+    return REFUSALS[status](f"{attempt(posting)}: {text}")
+
+
+def outcome_of(answer: Answer) -> str:
+    """How `observe` is told of it: posted, duplicate, refused, unconfirmed or unknown."""
+    if isinstance(answer, Posted):
+        return "duplicate" if answer.duplicate else "posted"
+    if isinstance(answer, (LedgerRefused, InsufficientFunds)):
+        return "refused"
+    if isinstance(answer, LedgerUnconfirmed):
+        return "unconfirmed"
+    return "duplicate" if answer is None else "unknown"
+
+
+def attempt(posting: Posting) -> str:
+    """The words that say what was attempted."""
+    return f"{posting.operation} {posting.inference}"

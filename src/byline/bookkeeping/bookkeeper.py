@@ -1,0 +1,172 @@
+"""One ledger's bookkeeper: round after round it compares, freezes what is wrong, and makes room.
+
+What is found is looked at a second time at once; only what is found twice stops posting. A round
+that finds nothing may end with a snapshot of the fold, and with trimming what lies before it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from byline.archive.database import Archive
+from byline.bookkeeping.archive_books import ArchiveBooks
+from byline.bookkeeping.figures import figures_of
+from byline.bookkeeping.findings import Figures, Finding, Findings
+from byline.bookkeeping.live import Astray, LiveBooks
+from byline.bookkeeping.patrol import Patrol
+from byline.bookkeeping.readings import Look, Readings
+from byline.bookkeeping.trimming import Trimming
+from byline.books import Snapshot
+from byline.errors import ArchiveUnavailable, LedgerError, LedgerFenced, LedgerRefused
+from byline.journal import Journal
+from byline.ledger import Ledger
+from byline.snapshots import Snapshots
+
+logger = logging.getLogger("byline.bookkeeping")
+
+FINDINGS_SAID = 3  # in the reason of a freeze
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """When a snapshot is taken, and what stays in Redis."""
+
+    snapshot_entries: int = 100_000  # between two snapshots
+    keep_entries: int = 200_000  # of the journal, the newest ...
+    keep_days: float = 7.0  # ... and all that are younger: refunds are drawn up from them
+
+
+class _Desk:
+    """What the bookkeeper works with as long as the ledger's epoch stands."""
+
+    def __init__(
+        self, ledger: Ledger, archive: Archive | None, name: str, step: Callable[[str], None]
+    ) -> None:
+        redis, keys = ledger.inside
+        self.journal = Journal(redis, keys)
+        self.readings = Readings(redis, keys)
+        self.snapshots = Snapshots(redis, keys, step)
+        self.trimming = Trimming(redis, keys, self.journal, step)
+        self.patrol = Patrol(self.journal, self.readings)
+        self.archive = ArchiveBooks(archive, name, self.journal) if archive else None
+        self.live: LiveBooks
+
+    async def sit_down(self) -> None:
+        """Begin the fold at the newest snapshot; at the first entry where that one is wrong."""
+        try:
+            base = await self.journal.base()
+        except LedgerRefused as problem:
+            if await self.journal.trimmed():
+                raise
+            logger.error("%s", problem)  # noqa: TRY400
+            base = await self.journal.base(full=True)
+        self.live = LiveBooks(self.journal, self.readings, base)
+
+
+class Bookkeeper:
+    """Keeps one ledger's books. `freeze=False` only reports. `observe` is told of each round."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        archive: Archive | None,
+        *,
+        name: str = "usd",
+        step: Callable[[str], None] = lambda _: None,
+        freeze: bool = True,
+        upkeep: Upkeep = Upkeep(),
+        observe: Callable[[Findings], None] = lambda _: None,
+    ) -> None:
+        self._ledger = ledger
+        self._archive = archive
+        self._name = name
+        self._step = step
+        self._freezes = freeze
+        self._upkeep = upkeep
+        self._observe = observe
+        self._desk: _Desk | None = None
+
+    async def run(
+        self,
+        stop: asyncio.Event,
+        *,
+        interval_seconds: float = 1.0,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """A round every so often until `stop`. A ledger that is away is met again later."""
+        while not stop.is_set():
+            try:
+                await self.once(clock())
+            except LedgerFenced as problem:
+                logger.warning("ledger %s: %s; joining again", self._name, problem)
+                with suppress(LedgerError):
+                    await self._ledger.rejoin()
+            except (LedgerError, ArchiveUnavailable) as problem:
+                logger.warning("ledger %s: %s; waiting", self._name, problem)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), interval_seconds)
+
+    async def once(self, now_ms: int) -> Findings:
+        """One round. Raises LedgerFenced when the epoch was raised: then the ledger must rejoin."""
+        try:
+            findings = await self._round(now_ms)
+        except (LedgerFenced, Astray):
+            self._desk = None  # the journal may be another one: the fold begins anew
+            raise
+        self._observe(findings)
+        return findings
+
+    async def _round(self, now_ms: int) -> Findings:
+        desk = self._desk or await self._new_desk()
+        look, found = await self._looked(desk, now_ms)
+        suspected = {(finding.kind, finding.subject) for finding in found}
+        if suspected:
+            look, found = await self._looked(desk, now_ms)
+            found = [each for each in found if (each.kind, each.subject) in suspected]
+        figures = await self._figures(desk, look, now_ms)
+        if found:
+            await self._stop_posting(desk, found)
+        elif not suspected:
+            await self._keep(desk, look, now_ms)
+        return Findings(tuple(found), figures)
+
+    async def _new_desk(self) -> _Desk:
+        desk = _Desk(self._ledger, self._archive, self._name, self._step)
+        await desk.sit_down()
+        self._desk = desk
+        return desk
+
+    async def _looked(self, desk: _Desk, now_ms: int) -> tuple[Look, list[Finding]]:
+        """All comparisons once."""
+        look, found = await desk.live.round()
+        if look.meta.epoch != self._ledger.epoch:
+            raise LedgerFenced(f"the epoch is {look.meta.epoch}, ours is {self._ledger.epoch}")
+        found += await desk.patrol.round(desk.live, now_ms=now_ms)
+        if desk.archive is not None:
+            found += await desk.archive.round(desk.live, look.meta)
+        return look, found
+
+    async def _figures(self, desk: _Desk, look: Look, now_ms: int) -> Figures:
+        ratio = await desk.readings.memory_used_ratio()
+        return figures_of(desk.live, look, memory_used_ratio=ratio, now_ms=now_ms)
+
+    async def _stop_posting(self, desk: _Desk, found: list[Finding]) -> None:
+        more = f" and {len(found) - FINDINGS_SAID} more" if len(found) > FINDINGS_SAID else ""
+        reason = "; ".join(str(finding) for finding in found[:FINDINGS_SAID]) + more
+        logger.error("ledger %s: %s", self._name, reason)
+        if self._freezes and await desk.readings.freeze(f"the bookkeeper found {reason}"):
+            logger.critical("ledger %s: posting is frozen", self._name)
+            self._step("frozen")
+
+    async def _keep(self, desk: _Desk, look: Look, now_ms: int) -> None:
+        """A snapshot when it is due; then what may go, goes."""
+        fold, upkeep = desk.live.fold, self._upkeep
+        if fold.seq - look.meta.snapshot >= upkeep.snapshot_entries:
+            await desk.snapshots.write(Snapshot(fold.seq, dict(fold.accounts)), look.meta.epoch)
+        await desk.trimming.trim(
+            keep_entries=upkeep.keep_entries, keep_days=upkeep.keep_days, now_ms=now_ms
+        )
+        await desk.trimming.forget(now_ms=now_ms)

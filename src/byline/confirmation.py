@@ -1,0 +1,40 @@
+"""How a batch makes sure that it is on the replicas, and how a reader does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from byline.keys import Keys
+from byline.limits import CONFIRM_SECONDS
+
+
+class Confirmation:
+    """A tiny write, then a wait until so many replicas have it.
+
+    A server waits only for what the same connection wrote last, and a duplicate writes nothing:
+    hence the write. Where the server can, the replicas' own files must be synced too.
+    """
+
+    def __init__(self, keys: Keys, replicas: int, *, timeout_seconds: float) -> None:
+        self.replicas = replicas
+        self._write = ("SET", keys.pulse, "1")
+        # Well before the connection itself is given up.
+        self._wait_ms = str(int(1000 * min(CONFIRM_SECONDS, timeout_seconds / 2)))
+
+    def commands(self, *, has_waitaof: bool) -> list[tuple[str, ...]]:
+        """What a batch ends with; nothing where no replica is asked for."""
+        if not self.replicas:
+            return []
+        wanted = str(self.replicas)
+        if has_waitaof:
+            return [self._write, ("WAITAOF", "1", wanted, self._wait_ms)]
+        return [self._write, ("WAIT", wanted, self._wait_ms)]
+
+    def found(self, replies: Sequence[Any]) -> int | None:
+        """How many replicas have it by the replies; None if they answer something else."""
+        match list(replies):
+            case ["OK", int(replicas)]:
+                return replicas
+            case ["OK", [int(local), int(replicas)]]:
+                return replicas if local else 0
+            case _:
+                return None

@@ -1,0 +1,42 @@
+"""The names of one ledger's Redis keys."""
+
+from byline.postings import Posting
+
+
+class Keys:
+    """The names of one ledger's Redis keys. All share one hash tag, so one slot of a cluster."""
+
+    def __init__(self, name: str) -> None:
+        tag = f"{{ledger:{name}}}"
+        self.tag = tag
+        self.balances = f"{tag}:balances"
+        self.folded = f"{tag}:balances:folded"
+        self.journal = f"{tag}:journal"
+        self.meta = f"{tag}:meta"
+        self.limits = f"{tag}:limits"
+        self.holds = f"{tag}:holds"
+        self.pools = f"{tag}:pools"
+        self.jobs = f"{tag}:jobs"
+        self.blocked = f"{tag}:blocked"
+        self.snapshot = f"{tag}:snapshot"  # of the balances at one position of the journal
+        self.pulse = f"{tag}:pulse"  # written so that replicas have something to confirm
+
+    def marks(self, bucket: int | str) -> str:
+        """Event key -> seq and digest, of the events of one day or of all operators' operations."""
+        return f"{self.tag}:marks:{bucket}"
+
+    def inference(self, inference: str) -> str:
+        """What is known of one inference, or of one operation of an operator."""
+        return f"{self.tag}:inference:{inference}"
+
+    def of(self, posting: Posting) -> list[str]:
+        """The KEYS of the posting's script, in prelude.lua's order."""
+        keys = [
+            self.marks(posting.bucket), self.balances, self.journal, self.meta, self.limits,
+            self.inference(posting.inference), self.holds, self.pools, self.jobs,
+        ]  # fmt: skip
+        if posting.is_permanent:
+            keys.append(self.blocked)
+        if posting.concerns:
+            keys.append(self.inference(posting.concerns))
+        return keys
