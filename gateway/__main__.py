@@ -19,6 +19,7 @@ from byline.registry import read_release
 from byline.routing import Router
 from byline.spool import Spool
 from gateway.app import build_app
+from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient
 from gateway.operator_log import log_to_stderr
 from gateway.services import Limits, Services
@@ -44,6 +45,7 @@ async def open_services(settings: GatewaySettings) -> Services:
             settings.redis_url, observe=telemetry.ledger_post, replicas=settings.ledger_replicas
         ),
         spool=Spool.open(home.spool, bytes_max=settings.spool_bytes_max),
+        archive=ArchiveReads(settings.archive_url or home.archive_url),
         keys=await ApiKeys.open(settings.redis_url),
         engine=EngineClient.open(settings.engine_url),
         release=release,

@@ -11,10 +11,13 @@ from gateway.charging import Charging
 from gateway.contributors import contributors_routes
 from gateway.errors import add_error_handlers
 from gateway.health import health_routes
+from gateway.history import history_routes
 from gateway.inferences import Inferences, inference_routes
 from gateway.middleware import LimitBody, ObserveRequests
 from gateway.models import Models, models_routes
 from gateway.services import Services
+from gateway.statements import statements_routes
+from gateway.usage import usage_routes
 
 
 def build_app(services: Services) -> FastAPI:
@@ -33,6 +36,7 @@ def build_app(services: Services) -> FastAPI:
         await services.keys.close()
         await services.ledger.close()
         await services.spool.close()
+        await services.archive.close()
 
     # The API is described in docs/api.md; a generated page would load its scripts from elsewhere.
     app = FastAPI(
@@ -43,6 +47,9 @@ def build_app(services: Services) -> FastAPI:
         models_routes(models, services.keys),
         attributions_routes(services),
         contributors_routes(services),
+        usage_routes(services),
+        history_routes(services),
+        statements_routes(services),
         health_routes(services, delivery),
     ):
         app.include_router(routes)

@@ -1,22 +1,39 @@
-"""What a contributor has earned: the balance, and the newest lines that made it."""
+"""What a contributor has earned: the balance and its parts, sums, and the lines that made it."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from byline.archive.cursor import Cursor
+from byline.archive.database import Archive
+from byline.archive.days import iso_day
+from byline.archive.earnings import Balance, Breakdown, Sum, balance_of, breakdown_of
+from byline.archive.lines import CONTRIBUTOR, AccountLine, account_lines
+from byline.archive.periods import exported
 from byline.errors import Forbidden, InvalidInput
-from byline.money import usd
-from byline.records import Caller, EarningsLine, KeyRole
+from byline.records import Caller, KeyRole
+from gateway.archive_fields import account_line_fields, money_fields, page_fields, period_fields
 from gateway.auth import caller_of
-from gateway.queries import number
+from gateway.queries import LinesAsked, lines_asked
 from gateway.services import Services
 
 EARNERS = frozenset({KeyRole.CONTRIBUTOR, KeyRole.OPERATOR})
-CONTRIBUTOR = re.compile(r"^[a-z0-9-]{1,128}$")
-LINES_DEFAULT = 50
-LINES_MAX = 1_000
+CONTRIBUTOR_ID = re.compile(r"[a-z0-9-]{1,120}")
+
+
+@dataclass(frozen=True, slots=True)
+class Earnings:
+    """One state of a contributor's account."""
+
+    balance: Balance
+    breakdown: Breakdown
+    lines: list[AccountLine]
+    following: Cursor | None
+    exported: Mapping[str, int]
 
 
 def contributors_routes(services: Services) -> APIRouter:
@@ -27,35 +44,58 @@ def contributors_routes(services: Services) -> APIRouter:
     async def earnings(request: Request) -> JSONResponse:
         caller = await caller_of(request, services.keys, EARNERS)
         contributor = _contributor(request, caller)
-        limit = number(request, "limit", default=LINES_DEFAULT, least=1, most=LINES_MAX)
-        available = await services.ledger.balance(f"contrib:{contributor}")
-        lines = await services.ledger.earnings_lines(contributor, limit=int(limit))
-        return JSONResponse(earnings_fields(contributor, available, lines))
+        asked = lines_asked(request)
+        account = f"{CONTRIBUTOR}{contributor}"
+        blocked = account in await services.ledger.payout_blocks()
+        now_ms = services.clock_ms()
+        found = await services.archive.ask(
+            lambda archive: _earnings(archive, account, asked, now_ms=now_ms, blocked=blocked)
+        )
+        fields = _fields(contributor, found) | period_fields(asked.period)
+        return JSONResponse({**fields, "payouts_blocked": blocked})
 
     return routes
 
 
-def earnings_fields(
-    contributor: str, available_nano: int, lines: list[EarningsLine]
-) -> dict[str, object]:
-    """A contributor's earnings as JSON: money as integers, and once as a decimal for people."""
+def _earnings(
+    archive: Archive, account: str, asked: LinesAsked, *, now_ms: int, blocked: bool
+) -> Earnings:
+    with archive.reading() as connection:
+        lines, following = account_lines(
+            connection, account, limit=asked.limit, cursor=asked.cursor, period=asked.period
+        )
+        return Earnings(
+            balance=balance_of(connection, account, now_ms=now_ms, blocked=blocked),
+            breakdown=breakdown_of(connection, account, asked.period),
+            lines=lines,
+            following=following,
+            exported=exported(connection),
+        )
+
+
+def _fields(contributor: str, found: Earnings) -> dict[str, object]:
+    balance, breakdown = found.balance, found.breakdown
     return {
         "object": "earnings",
         "contributor": contributor,
         "currency": "USD",
-        "available_nano": available_nano,
-        "available_usd": usd(available_nano),
-        "lines": [
-            {
-                "seq": line.seq,
-                "time_ms": line.time_ms,
-                "inference": line.inference,
-                "adapter": line.adapter_version,
-                "nano": line.nano,
-            }
-            for line in lines
-        ],
+        **money_fields(
+            balance=balance.balance_nano,
+            available=balance.available_nano,
+            pending=balance.pending_nano,
+            held=balance.held_nano,
+            paid=balance.paid_nano,
+        ),
+        "by_day": [{"day": iso_day(day), **_sum(each)} for day, each in breakdown.by_day.items()],
+        "by_adapter": [{"adapter": name, **_sum(s)} for name, s in breakdown.by_adapter.items()],
+        "by_dataset": [{"dataset": name, **_sum(s)} for name, s in breakdown.by_dataset.items()],
+        "lines": [account_line_fields(line) for line in found.lines],
+        **page_fields(found.exported, found.following),
     }
+
+
+def _sum(each: Sum) -> dict[str, object]:
+    return {**money_fields(earned=each.earned_nano, paid=each.paid_nano), "lines": each.lines}
 
 
 def _contributor(request: Request, caller: Caller) -> str:
@@ -65,7 +105,7 @@ def _contributor(request: Request, caller: Caller) -> str:
         if asked not in (None, caller.subject):
             raise Forbidden("A contributor's key reads its own earnings only.")
         return caller.subject
-    if asked is None or not CONTRIBUTOR.match(asked):
+    if asked is None or not CONTRIBUTOR_ID.fullmatch(asked):
         raise InvalidInput(
             "An operator names whose earnings: ?contributor=<id>.", param="contributor"
         )

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from byline.errors import (
+    ArchiveUnavailable,
     BylineError,
     EngineBroke,
     EngineRefused,
@@ -21,8 +22,10 @@ from byline.errors import (
     InvalidInput,
     LedgerFenced,
     LedgerFrozen,
+    LedgerFull,
     LedgerUnavailable,
     NotFound,
+    SpoolFull,
     Unauthenticated,
 )
 
@@ -67,9 +70,12 @@ TABLE: tuple[tuple[type[BylineError], Answered], ...] = (
     (Forbidden, Answered(403, "permission_error", "permission_denied")),
     (NotFound, Answered(404, "invalid_request_error", "not_found")),
     (InsufficientFunds, Answered(429, "insufficient_quota", "insufficient_quota")),
+    (SpoolFull, Answered(503, "server_error", "spool_full")),
     (LedgerUnavailable, Answered(503, "server_error", "ledger_unavailable")),
+    (LedgerFull, Answered(503, "server_error", "ledger_full")),
     (LedgerFrozen, Answered(503, "server_error", "ledger_frozen")),
     (LedgerFenced, Answered(503, "server_error", "ledger_fenced")),
+    (ArchiveUnavailable, Answered(503, "server_error", "archive_unavailable")),
     (EngineUnavailable, Answered(503, "server_error", "engine_unavailable")),
     (EngineBroke, Answered(502, "server_error", "engine_broke")),
     (ClientGone, Answered(CLIENT_GONE_STATUS, "invalid_request_error", "client_gone")),

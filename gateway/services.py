@@ -9,6 +9,7 @@ from byline.ledger import Ledger
 from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX
 from byline.records import Release
 from byline.spool import Spool
+from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient
 from gateway.models import TextRouter
 from gateway.telemetry import Telemetry
@@ -29,6 +30,7 @@ class Services:
 
     ledger: Ledger
     spool: Spool
+    archive: ArchiveReads
     keys: ApiKeys
     engine: EngineClient
     release: Release

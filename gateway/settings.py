@@ -24,7 +24,7 @@ class GatewaySettings(BaseSettings):
     port: int = Field(default=8080, ge=1, le=65_535, description="The TCP port to listen on.")
     redis_url: str = Field(
         default="redis://127.0.0.1:8082/0",
-        pattern=r"^(redis|rediss|unix)://",
+        pattern=r"^(redis|rediss|unix|cluster)://",
         description="The Redis-protocol server that keeps the ledger and the API keys.",
     )
     ledger_replicas: int = Field(
@@ -39,6 +39,11 @@ class GatewaySettings(BaseSettings):
         le=64 * SPOOL_BYTES_MAX,
         description="How many bytes of posts may wait on disk for a ledger that is away; a full "
         "spool refuses new requests.",
+    )
+    archive_url: str = Field(
+        default="",
+        description="The archive that earnings and usage are read from: sqlite:////PATH or "
+        "postgresql+psycopg://USER@HOST/DATABASE. Empty: archive.sqlite in the home folder.",
     )
     engine_url: str = Field(
         default="http://127.0.0.1:8081",

@@ -55,8 +55,14 @@ class WorkerSettings(BaseSettings):
     )
     redis_url: str = Field(
         default="redis://127.0.0.1:8082/0",
-        pattern=r"^(redis|rediss|unix)://",
+        pattern=r"^(redis|rediss|unix|cluster)://",
         description="The Redis-protocol server that keeps the ledger and the jobs.",
+    )
+    ledger_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="How many replicas of that server must have a settlement before it counts.",
     )
     metrics_host: str = Field(
         default="127.0.0.1", min_length=1, description="Where /metrics and /healthz listen."

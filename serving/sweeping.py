@@ -3,12 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from byline.errors import LedgerError, LedgerFenced, LedgerRefused
-from byline.ledger import Unfinished
 from byline.records import Posted
 from byline.served import delete_old_served
 from serving.telemetry import WorkerMetrics
@@ -25,11 +23,8 @@ class SweptLedger(Protocol):
     async def expire(self, inference: str, *, time_ms: int) -> Posted | None:
         """Give one of them back."""
 
-    async def balances(self) -> Mapping[str, int]:
-        """Every account that is not zero."""
-
-    async def unfinished(self) -> Unfinished:
-        """The ledger's gauges."""
+    async def rejoin(self) -> None:
+        """Take the ledger's epoch again."""
 
 
 class SweptJobs(Protocol):
@@ -62,12 +57,15 @@ class Sweep:
 
     async def run(self, stop: asyncio.Event, seconds: float) -> None:
         """Sweep every so many seconds. A ledger that is away is met again at the next sweep."""
+        fenced = False
         while not stop.is_set():
             try:
+                if fenced:
+                    await self._ledger.rejoin()
                 await self.once(now_ms=time.time_ns() // 1_000_000)
-            except LedgerFenced:
-                raise
+                fenced = False
             except LedgerError as problem:
+                fenced = isinstance(problem, LedgerFenced)
                 logger.warning("the sweep: %s", problem)
             await paused(stop, seconds)
 
@@ -79,8 +77,6 @@ class Sweep:
         length, age = await self._jobs.waiting(now_ms=now_ms)
         self._metrics.queue_length.set(length)
         self._metrics.queue_age_seconds.set(age)
-        self._metrics.accounts_sum_nano.set(sum((await self._ledger.balances()).values()))
-        self._metrics.journal_entries.set((await self._ledger.unfinished()).journal_entries)
 
     async def _expire(self, inference: str, now_ms: int) -> None:
         try:

@@ -1,15 +1,6 @@
-"""Every metric of the attribution worker, in a registry of its own, and the port that shows them.
+"""Every metric of the attribution worker, in a registry of its own."""
 
-`/healthz` answers 200 from the moment the worker has its models and connections.
-"""
-
-import contextlib
-import threading
-from collections.abc import Iterable, Iterator
-from wsgiref.simple_server import WSGIRequestHandler, make_server
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from byline.records import Attribution
 
@@ -37,13 +28,6 @@ class WorkerMetrics:
         )
         self.queue_age_seconds = Gauge(
             "byline_attribution_queue_age_seconds", "Age of the oldest job.", registry=registry
-        )
-        self.accounts_sum_nano = Gauge(
-            "byline_accounts_sum_nano", "Sum of all balances; anything but 0 is an alarm.",
-            registry=registry,
-        )  # fmt: skip
-        self.journal_entries = Gauge(
-            "byline_journal_entries", "Entries in the journal.", registry=registry
         )
         self.holds_expired = Counter(
             "byline_holds_expired", "Holds given back after their time.", registry=registry
@@ -81,31 +65,3 @@ class WorkerMetrics:
         self.pool_nano.labels(adapter, "unattributed").inc(attribution.unattributed_nano)
         if attribution.lift_nats is not None:
             self.lift_nats.observe(attribution.lift_nats)
-
-
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """A scrape is no news."""
-
-
-@contextlib.contextmanager
-def metrics_server(metrics: WorkerMetrics, host: str, port: int) -> Iterator[int]:
-    """Serve /metrics and /healthz from a thread until the block ends; gives the port."""
-    show: WSGIApplication = make_wsgi_app(metrics.registry)
-
-    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == "/metrics":
-            return show(environ, start_response)
-        found = environ["PATH_INFO"] == "/healthz"
-        status, body = ("200 OK", b"ok\n") if found else ("404 Not Found", b"not found\n")
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return [body]
-
-    with make_server(host, port, answer, handler_class=_QuietHandler) as server:
-        thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()

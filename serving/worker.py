@@ -29,6 +29,7 @@ from byline.home import Home
 from byline.jobs import Jobs
 from byline.ledger import Ledger
 from byline.limits import JOB_ATTEMPTS_MAX
+from byline.metrics_server import metrics_server
 from byline.records import (
     Attribution,
     AttributionJob,
@@ -41,7 +42,7 @@ from byline.served import delete_served
 from serving.recipes import share_cores
 from serving.settings import WorkerSettings
 from serving.sweeping import Sweep, paused
-from serving.telemetry import WorkerMetrics, metrics_server
+from serving.telemetry import WorkerMetrics
 
 CLAIM_BLOCK_MS = 1_000  # a stop is noticed after this at the latest
 logger = logging.getLogger("byline.worker")
@@ -52,6 +53,9 @@ class SettlingLedger(Protocol):
 
     async def settle(self, attribution: Attribution, *, time_ms: int) -> Posted:
         """Close the choice's open pool."""
+
+    async def rejoin(self) -> None:
+        """Take the ledger's epoch again."""
 
     async def inference(self, inference: str) -> InferenceRecord | None:
         """The record of a captured inference."""
@@ -87,13 +91,11 @@ class Worker:
         self._retry_seconds = retry_seconds
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; the job in hand is finished first. Raises LedgerFenced."""
+        """Work until `stop` is set; the job in hand is finished first."""
         while not stop.is_set():
             try:
                 for job in await self._jobs.claim(count=1, block_ms=CLAIM_BLOCK_MS):
                     await self.handle(job, stop)
-            except LedgerFenced:
-                raise
             except LedgerError as problem:  # the job stays in the stream and comes again
                 logger.warning("the ledger: %s; waiting", problem)
                 await paused(stop, self._retry_seconds)
@@ -127,12 +129,16 @@ class Worker:
 
     async def _settle(self, attribution: Attribution, stop: asyncio.Event) -> bool:
         """Post it, however long the ledger is away; False if the worker was stopped meanwhile."""
+        fenced = False
         while True:
             try:
+                if fenced:
+                    await self._ledger.rejoin()
                 await self._ledger.settle(attribution, time_ms=_now_ms())
             except KeyConflict:  # another worker settled it, with other last digits
                 return True
-            except (LedgerUnavailable, LedgerFrozen) as problem:
+            except (LedgerUnavailable, LedgerFrozen, LedgerFenced) as problem:
+                fenced = isinstance(problem, LedgerFenced)
                 logger.warning("settling %s: %s; waiting", attribution.inference, problem)
                 if await paused(stop, self._retry_seconds):
                     return False
@@ -164,7 +170,7 @@ async def work(
     attribute: Callable[[AttributionJob], Attribution],
     metrics: WorkerMetrics,
 ) -> None:
-    """Work until SIGTERM or SIGINT; connect again whenever the ledger's epoch was raised."""
+    """Work until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -174,12 +180,8 @@ async def work(
         async def in_thread(job: AttributionJob) -> Attribution:
             return await loop.run_in_executor(thread, attribute, job)
 
-        with metrics_server(metrics, settings.metrics_host, settings.metrics_port):
-            while not stop.is_set():
-                try:
-                    await _work_connected(settings, in_thread, metrics, stop)
-                except* LedgerFenced:
-                    logger.warning("the ledger's epoch was raised: connecting again")
+        with metrics_server(metrics.registry, settings.metrics_host, settings.metrics_port):
+            await _work_connected(settings, in_thread, metrics, stop)
 
 
 async def _work_connected(
@@ -189,7 +191,9 @@ async def _work_connected(
     stop: asyncio.Event,
 ) -> None:
     served = Home(settings.home).served
-    ledger = await Ledger.open(settings.redis_url, observe=metrics.observe_post)
+    ledger = await Ledger.open(
+        settings.redis_url, observe=metrics.observe_post, replicas=settings.ledger_replicas
+    )
     try:
         jobs = await Jobs.open(settings.redis_url, consumer=settings.consumer_name)
         try:

@@ -27,7 +27,6 @@ from byline.records import (
     AttributionState,
     Caller,
     Capture,
-    EarningsLine,
     InferenceRecord,
     Posted,
 )
@@ -45,7 +44,7 @@ class FakeLedger(Ledger):
         self.captures: dict[str, Capture] = {}
         self.voids: list[str] = []
         self.attributions: dict[str, list[Attribution]] = {}
-        self.lines: dict[str, list[EarningsLine]] = {}
+        self.blocked: dict[str, str] = {}  # accounts whose payouts are held back
         self.attempts: list[str] = []  # the operations that were tried, in order
         self.failures: dict[str, deque[Failure]] = {}
         self.refusals: dict[str, deque[Exception]] = {}
@@ -163,12 +162,10 @@ class FakeLedger(Ledger):
             legs[f"open:{inference}"] = sum(capture.pools)
         return InferenceRecord(capture, 1_000, legs, tuple(self.attributions[inference]))
 
-    async def balance(self, account: str) -> int:
-        name = account.removeprefix("contrib:")
-        return sum(line.nano for line in self.lines.get(name, ()))
-
-    async def earnings_lines(self, contributor: str, *, limit: int = 50) -> list[EarningsLine]:
-        return self.lines.get(contributor, [])[:limit]
+    async def payout_blocks(self) -> Mapping[str, str]:
+        if self.away:
+            raise LedgerUnavailable("read the payout blocks: no answer")
+        return self.blocked
 
 
 def _first_states(capture: Capture) -> list[Attribution]:

@@ -7,6 +7,8 @@ import pytest
 from pydantic_settings import BaseSettings
 from typer.main import get_command
 
+from byline.archive.settings import ArchiveSettings
+from byline.bookkeeping.settings import BookkeeperSettings
 from byline.command.__main__ import app
 from gateway.settings import GatewaySettings
 from serving.settings import EngineSettings, WorkerSettings
@@ -16,7 +18,10 @@ DOCS = ROOT / "docs"
 ROUTE = r'"(/(?:v1/|healthz|readyz|metrics)[^"]*)"'
 
 
-@pytest.mark.parametrize("settings", [GatewaySettings, EngineSettings, WorkerSettings])
+@pytest.mark.parametrize(
+    "settings",
+    [GatewaySettings, EngineSettings, WorkerSettings, ArchiveSettings, BookkeeperSettings],
+)
 def test_every_setting_is_in_the_operating_guide(settings: type[BaseSettings]) -> None:
     guide = (DOCS / "operating.md").read_text()
     names = [name.upper() for name in settings.model_fields]
@@ -25,7 +30,9 @@ def test_every_setting_is_in_the_operating_guide(settings: type[BaseSettings]) -
 
 def test_every_metric_is_in_the_operating_guide() -> None:
     guide = (DOCS / "operating.md").read_text()
-    sources = [ROOT / "gateway/telemetry.py", ROOT / "serving/telemetry.py"]
+    programs = ("gateway/telemetry", "serving/telemetry", "src/byline/archive/metrics",
+                "src/byline/bookkeeping/gauges")  # fmt: skip
+    sources = [ROOT / f"{program}.py" for program in programs]
     names = {n for path in sources for n in re.findall(r'"(byline_\w+)"', path.read_text())}
     assert len(names) > 15
     assert not [name for name in sorted(names) if name.removesuffix("_total") not in guide]

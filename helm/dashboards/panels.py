@@ -21,7 +21,7 @@ GLANCE = (
         "Every entry is balanced, so all accounts together are zero. Anything else is a defect "
         "of the books: stop posting and see the operating guide.",
         "none",
-        (Query("max(abs(byline_accounts_sum_nano))", "nano-USD"),),
+        (Query("max(abs(byline_books_conservation_error_nano))", "nano-USD"),),
         Kind.NUMBER,
         4,
         red_from=1,
@@ -253,12 +253,13 @@ LEDGER = (
     ),
     Panel(
         "Captures waiting",
-        "Charges that gateways are still sending again, and those they gave up: answers that "
-        "were served and charged to nobody.",
+        "Charges that the ledger has not confirmed yet, and those it refused: answers that were "
+        "served and charged to nobody.",
         "none",
         (
-            Query("sum(byline_captures_waiting)", "waiting"),
-            Query("sum(increase(byline_captures_lost_total[$__rate_interval]))", "given up"),
+            Query("sum(byline_captures_waiting)", "under way"),
+            Query("sum(byline_spool_waiting)", "in the spool"),
+            Query("sum(increase(byline_captures_lost_total[$__rate_interval]))", "refused"),
         ),
     ),
     Panel(
@@ -274,11 +275,84 @@ LEDGER = (
             ),
         ),
     ),
+)
+
+BOOKS = (
     Panel(
-        "Journal entries",
-        "The length of the journal.",
+        "Findings",
+        "What the bookkeeper finds wrong. Each of them is zero; any that stays freezes posting.",
         "none",
-        (Query("max(byline_journal_entries)", "entries"),),
+        (
+            Query("sum(byline_books_drifting_accounts)", "accounts that drift"),
+            Query("sum(byline_books_gaps)", "entries missing"),
+            Query("sum(byline_books_unbalanced_entries)", "entries unbalanced"),
+            Query("sum(byline_books_unbalanced_inferences)", "inferences unbalanced"),
+            Query("sum(byline_books_missing_marks)", "marks missing"),
+            Query("sum(byline_books_unlisted)", "holds and pools unlisted"),
+            Query("sum(byline_books_archive_difference_accounts)", "accounts unlike in SQL"),
+            Query("max(byline_archive_stopped)", "export stopped"),
+            Query("sum(byline_archive_manifests_missing)", "manifests missing"),
+            Query("max(byline_books_frozen)", "frozen"),
+        ),
+    ),
+    Panel(
+        "Balances, USD",
+        "The system accounts, and sums of all others. Together they are zero.",
+        "currencyUSD",
+        (
+            Query(
+                f"sum by (account) (byline_books_balance_nano) / {NANO_PER_USD}", "{{account}}"
+            ),
+        ),
+        may_be_negative=True,
+    ),
+    Panel(
+        "Journal, entries a second",
+        "What the ledger posts, what the bookkeeper folds, what the archive takes.",
+        "ops",
+        (
+            Query("sum(deriv(byline_books_folded_seq[$__rate_interval]))", "folded"),
+            Query("sum(deriv(byline_archive_exported_seq[$__rate_interval]))", "archived"),
+            Query("sum(rate(byline_books_rounds_total[$__rate_interval]))", "rounds of checks"),
+        ),
+    ),
+    Panel(
+        "Lag, entries",
+        "Entries of the journal that are not folded or not in the archive yet.",
+        "none",
+        (
+            Query("max(byline_books_lag_entries)", "bookkeeper"),
+            Query("max(byline_archive_lag_entries)", "archive"),
+        ),
+        width=6,
+    ),
+    Panel(
+        "Age of what is open",
+        "The oldest entry without its copy, the oldest open pool, the oldest spooled post.",
+        "s",
+        (
+            Query("max(byline_archive_lag_seconds)", "archive"),
+            Query("max(byline_books_oldest_pool_seconds)", "pool"),
+            Query("max(byline_spool_oldest_seconds)", "spool"),
+        ),
+        width=6,
+    ),
+    Panel(
+        "Open holds and pools",
+        "Answers under way; answers that wait for their attribution.",
+        "none",
+        (
+            Query("sum(byline_books_open_holds)", "holds"),
+            Query("sum(byline_books_open_pools)", "pools"),
+        ),
+        width=6,
+    ),
+    Panel(
+        "Memory used",
+        "Of the server's `maxmemory`. From 80 % on no holds are taken, and nothing is served.",
+        "percentunit",
+        (Query("max(byline_books_memory_used_ratio)", "used"),),
+        width=6,
     ),
 )
 
@@ -288,4 +362,5 @@ ROWS = (
     Row("Tokens and routing", TOKENS),
     Row("Attribution", ATTRIBUTION),
     Row("Ledger", LEDGER),
+    Row("Books and archive", BOOKS),
 )

@@ -1,4 +1,4 @@
-"""What callers ask for: answered, given up, late and repeated inferences, and operators' work. Pure.
+"""What is asked for: answered, given up, late and repeated inferences, operators' work. Pure.
 
 Some of it is hostile and must be refused: a capture that nobody held, another payload under a used
 key, more than there is.

@@ -10,15 +10,16 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TypeAlias
 
-from loadtests.faults.actors import exporter, poster, worker
+from loadtests.faults.actors import bookkeeper, exporter, poster, worker
 from loadtests.faults.actors.stage import Part
 from loadtests.faults.messages import Command, Ended, Report
-from loadtests.faults.plan import EXPORTER, POSTER, WORKER
+from loadtests.faults.plan import BOOKKEEPER, EXPORTER, POSTER, WORKER
 
 MAIN = {
     POSTER: poster.main,
     WORKER: worker.main,
     EXPORTER: exporter.main,
+    BOOKKEEPER: bookkeeper.main,
 }
 # Actors are forked from a process that has imported everything, so that a new one is there at once.
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from typing import Any
 
+from byline.records import Capture, Refund
 from loadtests.faults.inferences import Inferences
 from loadtests.faults.operations import (
     Hold,
@@ -20,7 +21,6 @@ from loadtests.faults.operations import (
 )
 from loadtests.faults.record import Record
 from loadtests.faults.verdict import Verdict
-from byline.records import Capture, Refund
 
 MAY_BE_NEGATIVE = ("funding", "payout", "refund")
 DEBT_NANO_MAX = 10**12 - 1  # of a contributor, by an adjustment
@@ -56,8 +56,8 @@ class Checker:
         self.seqs[key] = seq
         if entry["seq"] != seq:
             self._verdict.note(f"entry {seq} says that it is entry {entry['seq']}")
-        legs = {account: int(nano) for account, nano in entry["legs"]}
-        if len(legs) != len(entry["legs"]) or sum(legs.values()):
+        legs: Legs = {account: int(nano) for account, nano in entry["legs"]}
+        if len(legs) != len(entry["legs"]) or sum(legs.values()) != 0:
             self._verdict.note(f"entry {seq} does not sum to zero: {entry['legs']}")
         self._hold_against_payload(entry, legs)
         self._follow_inference(entry, legs)

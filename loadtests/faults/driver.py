@@ -35,9 +35,14 @@ COMMAND_SECONDS_MAX = 90.0
 TRIES = 8  # of one thing in a turn with faults
 PATIENT_TRIES = 40  # when nothing goes wrong any more
 ROUNDS_MAX = 10  # of sending again what has no answer
-TAIL_SECONDS = 0.05  # of posting into a file whose end will be lost
+TAIL_SECONDS = 0.02  # of posting on into a file whose end will be lost
 END_MS = 60 * MINUTE_MS  # later than every hold
+STARTS_MAX = 5
 SIGKILLED = -9
+
+
+class CannotGoOn(Exception):
+    """The run itself can't be carried out."""
 
 
 class Run:
@@ -52,9 +57,7 @@ class Run:
         self._doors = {
             name: Door(folder / f"{name}.sock", self._servers.kill_primary) for name in MAIN
         }
-        self._actors = {
-            name: ActorProcess(name, part.of(name), self._hear) for name in MAIN
-        }
+        self._actors = {name: ActorProcess(name, part.of(name), self._hear) for name in MAIN}
         self._strikes = Strikes(self._servers, self._doors, self._actors)
         self._audit = Audit(seed, record, self.verdict, folder)
         self._replicas = 0
@@ -148,21 +151,20 @@ class Run:
         tail = await self._servers.note_tail()
         for door in self._doors.values():
             door.silent = True
-        working = asyncio.create_task(
-            self._all_perform(
-                {
-                    POSTER: Perform(turn.now_ms, 1, flows=tuple(flows)),
-                    WORKER: Perform(turn.now_ms, 1),
-                }
-            )
-        )
+        commands = {
+            POSTER: Perform(turn.now_ms, TRIES, flows=tuple(flows)),
+            WORKER: Perform(turn.now_ms, TRIES),
+        }
+        working = asyncio.create_task(self._all_perform(commands))
+        await self._servers.grown(tail)
         await asyncio.sleep(TAIL_SECONDS)
         self._strikes.counts[Kind.TRUNCATION] += 1
         self._strikes.truncated_bytes += self._servers.truncate(tail, fraction)
+        for door in self._doors.values():
+            door.cut()  # before a reply passes again: what is lost must not have been heard of
+            door.silent = False
         await self._servers.revive()
         await working
-        for door in self._doors.values():
-            door.silent = False
 
     async def _repair(self, turn: Turn, flows: Iterable[Flow]) -> None:
         """Send again whatever has no answer, under the same keys, until everything has one."""
@@ -183,8 +185,13 @@ class Run:
 
     async def _catch_up(self, now_ms: int) -> None:
         """Everything is settled and exported, and the bookkeeper finds nothing."""
+        for _ in range(ROUNDS_MAX):  # a new life of the worker finds the jobs of the one before
+            await self._perform(WORKER, Open(self._doors[WORKER].url, self._replicas))
+            done = await self._perform(WORKER, Perform(now_ms, PATIENT_TRIES))
+            if not any(done.values()):
+                break
         for name in self._actors:
-            if name != POSTER:
+            if name not in (POSTER, WORKER):
                 await self._perform(name, Perform(now_ms, PATIENT_TRIES))
 
     async def _look(self) -> None:
@@ -212,10 +219,14 @@ class Run:
 
     async def _raise_the_dead(self) -> None:
         """Start a new process for every actor that has ended."""
-        dead = [name for name, actor in self._actors.items() if not actor.is_alive]
-        for name in dead:
-            self._actors[name].start()
-        await self._all_perform(self._openings(dead))
+        for _ in range(STARTS_MAX):
+            dead = [name for name, actor in self._actors.items() if not actor.is_alive]
+            if not dead:
+                return
+            for name in dead:
+                self._actors[name].start()
+            await self._all_perform(self._openings(dead))
+        raise CannotGoOn(f"these do not start: {dead}; {self.verdict.said}")
 
     def _openings(self, names: Iterable[str]) -> dict[str, Open]:
         return {name: Open(self._doors[name].url, self._replicas) for name in names}

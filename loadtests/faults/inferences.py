@@ -1,4 +1,4 @@
-"""Each inference by itself: held once, ended once, settled once a pool, its legs its charge. Pure."""
+"""Each inference by itself: held, ended and settled once, and its legs are its charge. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,9 +64,7 @@ def _held(standing: Standing, nano: int) -> str | None:
     return None
 
 
-def _captured(
-    standing: Standing, inference: str, kind: str, legs: Mapping[str, int]
-) -> str | None:
+def _captured(standing: Standing, inference: str, kind: str, legs: Mapping[str, int]) -> str | None:
     if standing.state != ("held" if kind == "capture" else "expired"):
         return f"has a {kind} when {standing.state}"
     standing.state = "captured"

@@ -4,7 +4,6 @@ The expected legs are written down here anew, from the ledger's rules and not fr
 checker holds the journal against them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -66,6 +65,12 @@ Operation: TypeAlias = (
 )  # fmt: skip
 
 
+VERBS = {
+    Deposit: "deposit", Hold: "hold", Capture: "capture", Void: "void", Adjustment: "adjust",
+    Refund: "refund", UnattributedRelease: "release", Payout: "payout",
+}  # fmt: skip
+
+
 class Expect(StrEnum):
     """What an operation may come to."""
 
@@ -85,25 +90,11 @@ class Flow:
 
 def key_of(operation: Operation) -> str:
     """The event key that the operation is posted under."""
-    match operation:
-        case Hold():
-            return f"{operation.inference}/hold/0"
-        case Void():
-            return f"{operation.inference}/void/0"
-        case Capture():
-            return f"{operation.inference}/capture/0"
-        case Unbalanced():
-            return f"{operation.capture.inference}/capture/0"
-        case Deposit():
-            return f"{operation.operation}/deposit/0"
-        case Adjustment():
-            return f"{operation.operation}/adjust/0"
-        case Refund():
-            return f"{operation.operation}/refund/0"
-        case Payout():
-            return f"{operation.operation}/payout/0"
-        case UnattributedRelease():
-            return f"{operation.operation}/release/0"
+    if isinstance(operation, Unbalanced):
+        operation = operation.capture
+    if isinstance(operation, Hold | Capture | Void):
+        return f"{operation.inference}/{VERBS[type(operation)]}/0"
+    return f"{operation.operation}/{VERBS[type(operation)]}/0"
 
 
 def legs_of(operation: Operation, *, late: bool = False) -> Legs | None:
@@ -119,7 +110,10 @@ def legs_of(operation: Operation, *, late: bool = False) -> Legs | None:
             return {leg.account: leg.nano for leg in operation.legs}
         case UnattributedRelease():
             credits_ = {leg.account: leg.nano for leg in operation.credits}
-            return {f"unattributed:{operation.adapter_version}": -sum(credits_.values()), **credits_}
+            return {
+                f"unattributed:{operation.adapter_version}": -sum(credits_.values()),
+                **credits_,
+            }
         case Payout():
             return {operation.account: -operation.nano, "payout": operation.nano}
         case _:
@@ -147,7 +141,7 @@ def open_account(inference: str, ordinal: int) -> str:
 
 
 def attribution_of(seed: int, job: AttributionJob) -> Attribution:
-    """An invented attribution; the same for each delivery of one job, as a real model's would be."""
+    """An invented attribution; the same for each delivery of one job, as a model's would be."""
     rng = Random(f"{seed}/{job.inference}/{job.ordinal}")
     luck = rng.random()
     if luck < 0.05:
@@ -163,7 +157,9 @@ def attribution_of(seed: int, job: AttributionJob) -> Attribution:
 
 def legs_of_settle(attribution: Attribution) -> Legs:
     """What settling does: the pool to the shares, and the rest to `unattributed`."""
-    legs = {f"contrib:{share.contributor}": share.nano for share in attribution.shares if share.nano}
+    legs = {
+        f"contrib:{share.contributor}": share.nano for share in attribution.shares if share.nano
+    }
     rest = attribution.pool_nano - sum(legs.values())
     if rest:
         legs[f"unattributed:{attribution.adapter_version}"] = rest
@@ -181,13 +177,3 @@ def job_of(capture: Capture, ordinal: int) -> AttributionJob:
         adapter_version=capture.adapter_version, index=capture.index,
         tokens_sha256=capture.tokens_sha256, pool_nano=capture.pools[ordinal], enqueued_ms=0,
     )  # fmt: skip
-
-
-def payloads(flows: tuple[Flow, ...]) -> Mapping[str, Operation]:
-    """Every operation that may be posted, by its key; what must be refused is not among them."""
-    return {
-        key_of(operation): operation
-        for flow in flows
-        if flow.expect is not Expect.REFUSED
-        for operation in flow.operations
-    }

@@ -15,11 +15,11 @@ from loadtests.faults.operations import Flow
 
 START_MS = 1_795_000_000_000
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
-FLOWS_MIN, FLOWS_MAX = 150, 400
+FLOWS_MIN, FLOWS_MAX = 200, 600
 POSTER, WORKER, EXPORTER, BOOKKEEPER = CAST = ("poster", "worker", "exporter", "bookkeeper")
 STALL_SECONDS = 0.7  # longer than an actor waits for a reply
-REQUESTS = {POSTER: 500, WORKER: 300, EXPORTER: 12, BOOKKEEPER: 12}  # about as many as a turn has
-STEPS = {POSTER: 500, WORKER: 400, EXPORTER: 8, BOOKKEEPER: 8}
+REQUESTS = {POSTER: 800, WORKER: 500, EXPORTER: 30, BOOKKEEPER: 30}  # about as many as a turn has
+STEPS = {POSTER: 1200, WORKER: 800, EXPORTER: 8, BOOKKEEPER: 5}
 SINGLE_BAG = (
     *AT_DOOR, *AT_DOOR, Kind.REDIS_TIME, Kind.REDIS_STOPPED, Kind.TRUNCATION, Kind.DISK_FULL,
     *(Kind.ACTOR_STEP,) * 8, Kind.ACTOR_TIME, Kind.ACTOR_TIME,
@@ -78,7 +78,7 @@ class Trouble:
     def of_turn(self, number: int) -> tuple[int, tuple[Fault, ...]]:
         """How many replicas there are, and what goes wrong."""
         replicas = int((number - 1) % (SINGLE_TURNS + PAIR_TURNS) >= SINGLE_TURNS)
-        kinds = [self._draw(replicas) for _ in range(self._rng.choice((0, 1, 1, 2, 2, 3)))]
+        kinds = [self._draw(replicas) for _ in range(self._rng.choice((0, 1, 2, 2, 3, 3)))]
         for kind in kinds:
             if kind in ALONE:
                 kinds = [kind]
@@ -93,7 +93,8 @@ class Trouble:
 
     def _fault(self, kind: Kind) -> Fault:
         rng = self._rng
-        actor = rng.choices(CAST, weights=(6, 3, 2, 2))[0]
+        kills = kind in (Kind.ACTOR_STEP, Kind.ACTOR_TIME)
+        actor = rng.choices(CAST, weights=(3, 3, 2, 2) if kills else (6, 3, 2, 2))[0]
         at = 1 + int(rng.random() * REQUESTS[actor])
         seconds = rng.uniform(0.02, 0.4)
         if kind is Kind.ACTOR_STEP:

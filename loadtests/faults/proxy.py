@@ -30,6 +30,7 @@ class Door:
         self._faults: dict[int, Fault] = {}
         self._count = 0
         self._passages: set[Passage] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     @property
@@ -39,15 +40,15 @@ class Door:
 
     async def open(self) -> None:
         """Begin to listen."""
-        self._server = await asyncio.start_unix_server(self._serve, str(self.path))
+        self._server = await asyncio.start_unix_server(self._enter, str(self.path))
 
     async def close(self) -> None:
         """Listen no more; returns when every connection has ended."""
         if self._server is not None:
             self._server.close()
         self.cut()
-        while self._passages:
-            await asyncio.sleep(0.001)
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     def arm(self, faults: Sequence[Fault]) -> None:
         """Count anew and strike each fault at its request; none disarms."""
@@ -71,6 +72,11 @@ class Door:
         if fault is not None:
             self.struck.append(fault.kind)
         return fault
+
+    def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

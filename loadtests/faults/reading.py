@@ -80,7 +80,7 @@ class Reader:
             accounts.c.ledger == LEDGER, accounts.c.nano != 0
         )
         with self._archive.reading() as connection:
-            return {account: nano for account, nano in connection.execute(query)}
+            return {row.account: row.nano for row in connection.execute(query)}
 
     def archived_texts(self, after_seq: int) -> list[tuple[int, str]]:
         """A page of the archive's entries."""

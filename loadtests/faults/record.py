@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import orjson
 
@@ -117,6 +116,6 @@ class Record:
             self.unknown.discard(key)
             self.counts["unknown_resolved"] += 1
 
-    def _write(self, what: str, key: str, seq: int | None, payload: Any) -> None:
+    def _write(self, what: str, key: str, seq: int | None, payload: object) -> None:
         line = {"what": what, "key": key, "seq": seq, "payload": payload}
         self._file.write(orjson.dumps(line) + b"\n")

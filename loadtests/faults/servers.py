@@ -8,13 +8,15 @@ import signal
 import socket
 import subprocess
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from byline.errors import LedgerError, StartFailed
-from byline.redis_client import answering, connect
+from byline.redis_client import Client, answering, connect
 from byline.redis_server import RedisServer
 
 SETTINGS = {
@@ -25,6 +27,7 @@ SETTINGS = {
 PORTS = range(12_000, 19_000)
 WAIT_SECONDS = 20.0
 POLL_SECONDS = 0.01
+GROW_SECONDS_MAX = 1.0
 
 
 class Node:
@@ -53,8 +56,8 @@ class Node:
         if self.process is not None:
             self.process.send_signal(number)
 
-    async def ask(self, *command: str) -> Any:
-        """One command, not through any door."""
+    async def ask(self, *command: str) -> Client:
+        """One command, not through any door; whatever the server answers."""
         client = connect(self.server.url)
         try:
             with answering(f"ask {command[0]}"):
@@ -79,6 +82,10 @@ class Tail:
 
     path: Path
     size: int
+
+    async def has_grown(self) -> bool:
+        """True when there is more of it now."""
+        return self.path.stat().st_size > self.size
 
 
 class Servers:
@@ -125,12 +132,10 @@ class Servers:
         await self.replicated()
 
     async def replicated(self) -> None:
-        """Wait until the replica has all that the primary has."""
+        """Wait until the replica has all that the primary has had when it was asked."""
         replica = self.replica
         assert replica is not None
-        async with asyncio.timeout(WAIT_SECONDS):
-            while not await self._is_level(replica):
-                await asyncio.sleep(POLL_SECONDS)
+        await _until(lambda: self._is_level(replica), WAIT_SECONDS)
 
     async def detach_replica(self) -> None:
         """Take the replica off and delete what it has."""
@@ -151,11 +156,14 @@ class Servers:
     async def note_tail(self) -> Tail:
         """Where the append-only file ends now; it is not rewritten until the primary restarts."""
         await self.primary.ask("CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
-        async with asyncio.timeout(WAIT_SECONDS):
-            while await self._is_rewriting():
-                await asyncio.sleep(POLL_SECONDS)
+        await _until(self._is_at_rest, WAIT_SECONDS)
         path = self.primary.newest_file()
         return Tail(path, path.stat().st_size)
+
+    async def grown(self, tail: Tail) -> None:
+        """Wait until something is written behind `tail`, but not for ever."""
+        with suppress(TimeoutError):
+            await _until(tail.has_grown, GROW_SECONDS_MAX)
 
     def truncate(self, tail: Tail, fraction: float) -> int:
         """Kill the primary and cut its file somewhere behind `tail`; answers how many bytes."""
@@ -193,9 +201,9 @@ class Servers:
             node.process.wait()
         shutil.rmtree(node.server.folder, ignore_errors=True)
 
-    async def _is_rewriting(self) -> bool:
+    async def _is_at_rest(self) -> bool:
         facts = await self.primary.info("persistence")
-        return bool(facts["aof_rewrite_in_progress"] or facts["aof_rewrite_scheduled"])
+        return not (facts["aof_rewrite_in_progress"] or facts["aof_rewrite_scheduled"])
 
     async def _is_level(self, replica: Node) -> bool:
         try:
@@ -205,8 +213,15 @@ class Servers:
             return False
         return bool(
             theirs.get("master_link_status") == "up"
-            and theirs["slave_repl_offset"] == ours["master_repl_offset"]
+            and theirs["slave_repl_offset"] >= ours["master_repl_offset"]
         )
+
+
+async def _until(holds: Callable[[], Awaitable[bool]], seconds_max: float) -> None:
+    """Look until it holds. Raises TimeoutError."""
+    async with asyncio.timeout(seconds_max):
+        while not await holds():  # noqa: ASYNC110 - a server's state: nobody tells of it
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def _free_port() -> int:

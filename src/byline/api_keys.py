@@ -9,10 +9,11 @@ import re
 import secrets
 
 from byline.canonical import canonical_text, sha256_hex
+from byline.cluster import Follower, reach
 from byline.errors import InvalidInput, Unauthenticated
 from byline.limits import API_KEY_BYTES
 from byline.records import Caller, KeyRole
-from byline.redis_client import Client, answering, connect, without_password
+from byline.redis_client import Client, answering, without_password
 
 KEYS = "byline:api_keys"
 PREFIX = "byl_"
@@ -23,20 +24,22 @@ SUBJECT = re.compile(r"[A-Za-z0-9@._-]{1,64}")  # becomes the tail of an account
 class ApiKeys:
     """Creates and looks up API keys. The secret itself is never stored or logged."""
 
-    def __init__(self, redis: Client) -> None:
+    def __init__(self, redis: Client, follower: Follower) -> None:
         self._redis = redis
+        self._follower = follower
 
     @classmethod
     async def open(cls, url: str) -> "ApiKeys":
         """Connect."""
-        redis = connect(url)
+        redis, follower = await reach(url, KEYS)
         try:
             with answering(f"open the API keys at {without_password(url)}"):
                 await redis.ping()
         except BaseException:
+            await follower.close()
             await redis.aclose()
             raise
-        return cls(redis)
+        return cls(redis, follower)
 
     async def create(self, role: KeyRole, subject: str, *, now_ms: int) -> str:
         """A new secret, `byl_` and 43 URL-safe characters. It can't be had again."""
@@ -64,6 +67,7 @@ class ApiKeys:
 
     async def close(self) -> None:
         """Close the connection."""
+        await self._follower.close()
         await self._redis.aclose()
 
 

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hiredis import ReplyError, pack_command
 
-from byline.answers import Answer, NotItsAnswer, answer_to, attempt
+from byline.answers import Answer, answer_to, attempt
 from byline.confirmation import Confirmation
 from byline.errors import LedgerUnconfirmed
 from byline.keys import Keys

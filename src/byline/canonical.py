@@ -18,6 +18,7 @@ Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[s
 PLAIN = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 UNCHANGED = frozenset((str, int, bool, type(None)))  # orjson writes them as RFC 8785 does
+ARRAYS = frozenset((list, tuple))
 
 
 class _Unusual(Exception):
@@ -27,8 +28,8 @@ class _Unusual(Exception):
 def canonical_bytes(value: Json) -> bytes:
     """`value` as RFC 8785 canonical JSON. Integers beyond 2^53 are refused: use strings."""
     try:
-        return orjson.dumps(_plain(value), option=PLAIN)
-    except (_Unusual, orjson.JSONEncodeError):
+        return orjson.dumps(value if _is_plain(value) else _plain(value), option=PLAIN)
+    except (_Unusual, TypeError):  # orjson's own error is a TypeError
         encoded: bytes = rfc8785.dumps(value)
         return encoded
 
@@ -48,6 +49,22 @@ def digest(value: Json) -> str:
     return sha256_hex(canonical_bytes(value))
 
 
+def _is_plain(value: Any) -> bool:
+    """True if there is nothing in it but ASCII keys, text and integers."""
+    if type(value) is dict:
+        if not "".join(value).isascii():
+            return False
+        value = value.values()
+    elif type(value) not in ARRAYS:
+        return type(value) in UNCHANGED
+    kinds = set(map(type, value))
+    if kinds <= UNCHANGED:
+        return True
+    return float not in kinds and all(
+        _is_plain(each) for each in value if type(each) not in UNCHANGED
+    )
+
+
 def _plain(value: Any) -> Any:
     """The value with each float in RFC 8785's own form; _Unusual where orjson must not be asked.
 
@@ -62,7 +79,7 @@ def _plain(value: Any) -> Any:
         if not all(map(str.isascii, value)):
             raise _Unusual
         return {k: v if type(v) in UNCHANGED else _plain(v) for k, v in value.items()}
-    if kind is list or kind is tuple:
+    if kind in ARRAYS:
         return [v if type(v) in UNCHANGED else _plain(v) for v in value]
     raise _Unusual
 

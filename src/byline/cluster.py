@@ -1,17 +1,23 @@
 """Finds a ledger in a Redis or Valkey Cluster: which primary serves the slot of its hash tag.
 
-All keys of a ledger share one slot, so a writer talks to one primary as to a single server, and
-asks here again when that has gone. Nothing is written here, and nothing is sent twice.
+All keys of a ledger share one slot, so a writer talks to one primary as to a single server, and is
+told here when it is another one. Nothing is written here, and nothing is sent twice.
 """
 
+import asyncio
 import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 
 from redis.crc import key_slot
 
-from byline.errors import LedgerMisconfigured, LedgerUnavailable
-from byline.redis_client import Client, answering, connect
+from byline.errors import LedgerError, LedgerMisconfigured, LedgerUnavailable
+from byline.redis_client import Client, answering, connect, repoint
 
+SCHEME = "cluster:"
 SEED_SECONDS = 1.0  # a seed that is silent for so long is passed over
+LOOK_SECONDS = 1.0  # between two looks at who serves a slot
 ADDRESS = re.compile(r"cluster://(?P<user>[^@/]*@)?(?P<seeds>[^@/]*:\d+)/?")
 
 
@@ -21,7 +27,7 @@ async def located(url: str, tag: str) -> str:
     `url` is `cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT`: some nodes, in the order in which they
     are asked. Raises LedgerUnavailable where none of them knows a primary of the slot.
     """
-    if not url.startswith("cluster:"):
+    if not url.startswith(SCHEME):
         return url
     parts = ADDRESS.fullmatch(url)
     if parts is None:  # the address may hold a password: say only what is wanted
@@ -47,6 +53,45 @@ async def primary_id(url: str) -> str | None:
                 return None
             node: str = await server.execute_command("CLUSTER MYID")
     return node
+
+
+class Follower:
+    """Looks where a tag is served, and tells when that is another primary than before."""
+
+    def __init__(self, url: str, tag: str, moved: Callable[[str], Awaitable[object]]) -> None:
+        self._url = url
+        self._tag = tag
+        self._moved = moved
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, found: str) -> None:
+        """Look every second from now on, if it is a cluster; until now it is served at `found`."""
+        if self._task is None and self._url.startswith(SCHEME):
+            self._task = asyncio.create_task(self._follow(found))
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _follow(self, found: str) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(LedgerError):  # no primary yet, or not a sound one: look again
+                served = await located(self._url, self._tag)
+                if served != found:
+                    await self._moved(served)
+                    found = served
+
+
+async def reach(url: str, tag: str) -> tuple[Client, Follower]:
+    """A client of the server that serves `tag`, wherever that is until the follower is closed."""
+    found = await located(url, tag)
+    client = connect(found)
+    follower = Follower(url, tag, partial(repoint, client))
+    follower.start(found)
+    return client, follower
 
 
 async def _primary(user: str, seed: str, slot: int) -> str:

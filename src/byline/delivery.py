@@ -25,12 +25,13 @@ from byline.ledger import Ledger
 from byline.postings import Posting
 from byline.records import Capture, Posted
 from byline.spool import Spool
+from byline.spool_files import Kept
 
 log = logging.getLogger("byline.delivery")
 
 Result = TypeVar("Result")
 PAUSE_SECONDS = 1.0
-SENT_AT_ONCE = 32  # of what waits: the poster writes them as one, in this order
+SENT_AT_ONCE = 64  # of what waits: the poster writes them as one, in this order
 # A refusal that an operator, another primary or the next epoch ends: what waits is sent again.
 PASSING = (LedgerFrozen, LedgerFenced, LedgerFull)
 FINAL = (LedgerRefused, InsufficientFunds)
@@ -58,7 +59,7 @@ class Delivery:
         self._refused = refused
         self._step = step
         self._in_hand: set[str] = set()  # the keys being sent
-        self._unkept: dict[str, Posting] = {}  # found no room in the spool: in memory alone
+        self._unkept: dict[str, Kept] = {}  # what found no room in the spool: in memory alone
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rejoining: asyncio.Task[None] | None = None
 
@@ -136,7 +137,8 @@ class Delivery:
         await asyncio.gather(*left, return_exceptions=True)
         for key in self._unkept:
             log.critical("%s was not taken by the ledger and is in no spool: lost", key)
-        await self._sync()
+        if self.waiting:
+            await self._sync()
         return self.waiting
 
     # --- one posting ---
@@ -161,7 +163,7 @@ class Delivery:
             await self._spool.write(posting, time_ms=time_ms)
         except SpoolFull as problem:
             log.critical("%s is kept in memory alone: %s", posting.key, problem)
-            self._unkept[posting.key] = posting
+            self._unkept[posting.key] = Kept(posting, time_ms)
 
     async def _post(self, posting: Posting) -> Posted | LedgerError:
         """Post it; answers why, where it waits on. Raises what it was refused for, for good."""
@@ -176,6 +178,7 @@ class Delivery:
                 await self._spool.refuse(posting, f"{type(problem).__name__}: {problem}")
             except SpoolFull as full:
                 return full
+            self._step("refusal noted")
             self._unkept.pop(posting.key, None)
             raise
         assert posted is not None, f"{posting.key} was answered with nothing"
@@ -194,7 +197,7 @@ class Delivery:
 
     async def _send_waiting(self, stop: asyncio.Event) -> None:
         """Send all that waits in order; no more than one batch while nothing is answered."""
-        waiting = [*self._spool.postings(), *self._unkept.values()]
+        waiting = [*self._spool.postings(), *(kept.posting for kept in self._unkept.values())]
         idle = [posting for posting in waiting if posting.key not in self._in_hand]
         for start in range(0, len(idle), SENT_AT_ONCE):
             batch = idle[start : start + SENT_AT_ONCE]
@@ -205,8 +208,15 @@ class Delivery:
                 break
         try:
             await self._spool.tidy()
+            await self._keep_unkept()
         except SpoolFull as problem:
             log.warning("%s", problem)
+
+    async def _keep_unkept(self) -> None:
+        """There may be room in the spool again."""
+        for key, kept in list(self._unkept.items()):
+            await self._spool.put(kept.posting, time_ms=kept.time_ms)
+            self._unkept.pop(key, None)
 
     async def _again(self, posting: Posting) -> LedgerError | None:
         """Send one that waits; answers why, where it waits on."""

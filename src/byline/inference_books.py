@@ -11,6 +11,7 @@ from typing import Any
 from byline.limits import EVENT_AGE_DAYS_MAX
 
 DAY_MS = 86_400_000
+PAYEES = ("contrib:", "unattributed:")
 LISTED_MAX = 1_000  # a journal with more is beyond a list
 FORGET_MS = (EVENT_AGE_DAYS_MAX + 1) * DAY_MS
 
@@ -79,19 +80,19 @@ class InferenceBooks:
         return None if legs == {account: -held, to: held} else "given back with other legs"
 
     def _settle(self, entry: Mapping[str, Any], accounts: Mapping[str, int]) -> str | None:
-        ordinal = entry["key"].rpartition("/")[2]
-        pool = f"open:{entry['inference']}" + (f"/{ordinal}" if ordinal != "0" else "")
+        legs, ordinal = entry["legs"], entry["key"].rpartition("/")[2]
+        pool = "open:" + entry["inference"]
+        if ordinal != "0":
+            pool = f"{pool}/{ordinal}"
         held = accounts.get(pool)
         if held is None:
             return "settled without an open pool"
-        legs = dict(entry["legs"])
-        if legs.pop(pool, 0) != -held:
+        if legs.get(pool) != -held:
             return "settled without closing its pool"
-        paid = all(
-            nano > 0 and name.startswith(("contrib:", "unattributed:"))
-            for name, nano in legs.items()
-        )
-        return None if paid else "settled to other accounts than contributors and unattributed"
+        for name, nano in legs.items():
+            if (nano <= 0 or not name.startswith(PAYEES)) and name != pool:
+                return "settled to other accounts than contributors and unattributed"
+        return None
 
     def _remember_expired(self, inference: str, payer: str | None, time_ms: int) -> None:
         self._expired[inference] = (payer, time_ms)

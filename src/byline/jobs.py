@@ -7,11 +7,12 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from byline.cluster import Follower, reach
+from byline.keys import Keys
 from byline.limits import JOB_IDLE_SECONDS
-from byline.poster import Keys
 from byline.records import AttributionJob
 from byline.records_json import job_from
-from byline.redis_client import Client, answering, connect, without_password
+from byline.redis_client import Client, answering, without_password
 
 GROUP = "workers"
 BLOCK_MS_MAX = 2_000  # well below the socket's timeout, else waiting looks like a broken server
@@ -20,8 +21,9 @@ BLOCK_MS_MAX = 2_000  # well below the socket's timeout, else waiting looks like
 class Jobs:
     """Claims jobs for one consumer; a job is gone only when it is acknowledged."""
 
-    def __init__(self, redis: Client, stream: str, consumer: str) -> None:
+    def __init__(self, redis: Client, stream: str, consumer: str, follower: Follower) -> None:
         self._redis = redis
+        self._follower = follower
         self._stream = stream
         self._consumer = consumer
         self._leftovers = True  # may this consumer's name have jobs from an earlier life?
@@ -34,15 +36,16 @@ class Jobs:
         A consumer that opens again under its old name finds its unfinished jobs at once; two live
         workers must not share a name.
         """
-        redis = connect(url)
         stream = Keys(name).jobs
+        redis, follower = await reach(url, stream)
         try:
             with answering(f"open the jobs at {without_password(url)}"):
                 await _make_group(redis, stream)
         except BaseException:
+            await follower.close()
             await redis.aclose()
             raise
-        return cls(redis, stream, consumer)
+        return cls(redis, stream, consumer, follower)
 
     async def claim(self, *, count: int, block_ms: int) -> list[AttributionJob]:
         """Jobs left idle by a dead worker first, then new ones; empty when none came in time.
@@ -78,6 +81,7 @@ class Jobs:
 
     async def close(self) -> None:
         """Close the connection."""
+        await self._follower.close()
         await self._redis.aclose()
 
     async def _left_behind(self, count: int) -> list[tuple[str, dict[str, str]]]:

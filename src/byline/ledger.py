@@ -97,6 +97,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Wait for the posts in flight, then close the connections."""
+        await self._membership.close()
         await self._poster.close()
         await self._redis.aclose()
 

@@ -36,7 +36,7 @@ def adjust(adjustment: Adjustment, *, time_ms: int) -> Posting:
     for leg in adjustment.legs:
         _require_kind(what, leg.account, ADJUSTED)
         require_amount(f"{what}: {leg.account}", abs(leg.nano))
-    if not adjustment.legs or sum(leg.nano for leg in adjustment.legs):
+    if not adjustment.legs or sum(leg.nano for leg in adjustment.legs) != 0:
         raise LedgerRefused(f"{what}: the legs must sum to zero")
     decision = canonical_text({
         "operation": adjustment.operation, "legs": _pairs(adjustment.legs),
@@ -111,6 +111,11 @@ def payout(payout: Payout, *, time_ms: int) -> Posting:
     })  # fmt: skip
     arguments = (decision, payout.account, str(payout.nano))
     return _decided("payout", payout.operation, decision, arguments, time_ms=time_ms)
+
+
+def require_payee(account: str) -> None:
+    """Raise LedgerRefused unless the account is of a kind that is paid out."""
+    _require_kind("payouts", account, PAID_OUT)
 
 
 def _decided(

@@ -258,17 +258,6 @@ class InferenceRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class EarningsLine:
-    """What one inference paid one contributor."""
-
-    seq: int
-    time_ms: int
-    inference: str
-    adapter_version: str
-    nano: int
-
-
-@dataclass(frozen=True, slots=True)
 class Books:
     """The check of the books: the journal folded and held against the balances."""
 

@@ -36,7 +36,9 @@ def connect(url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS) -> Cli
     return Redis.from_pool(_pool(url, timeout_seconds))
 
 
-async def repoint(client: Client, url: str, *, timeout_seconds: float) -> None:
+async def repoint(
+    client: Client, url: str, *, timeout_seconds: float = LEDGER_TIMEOUT_SECONDS
+) -> None:
     """Let the client, and everyone who has it, talk to the server at `url` from now on."""
     left, client.connection_pool = client.connection_pool, _pool(url, timeout_seconds)
     await left.aclose()

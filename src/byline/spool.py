@@ -112,7 +112,7 @@ class Spool:
 
     async def sync(self) -> None:
         """Bring all that was written before to the disk. Raises SpoolFull where that fails."""
-        await self._submit(None, b"", synced=True)
+        await self._submit(None, b"" if self._problem is None else PROBE, synced=True)
 
     def done(self, key: str) -> None:
         """It waits no more. The mark is written with what is written next, or by `tidy`.
@@ -195,9 +195,11 @@ class Spool:
                 if not write.ended.done():
                     write.ended.set_exception(SpoolFull(f"the spool can't be written: {problem}"))
         else:
-            self._problem = None
+            if data:
+                self._problem = None
             for write in writes:
                 if write.kept is not None:
+                    assert file is not None, "what is kept lies in a file"
                     self._waiting[write.kept.posting.key] = _Waiting(write.kept, file)
                 if not write.ended.done():
                     write.ended.set_result(None)
@@ -208,15 +210,17 @@ class Spool:
 
     def _write(
         self, data: bytes, keys: list[str], marks: list[tuple[SpoolFile, str]], synced: bool
-    ) -> SpoolFile:
-        """The file that `data` is in now."""
+    ) -> SpoolFile | None:
+        """The file that `data` is in now; None where nothing was ever written."""
         try:
             self._mark(marks)  # first: a key may come again
-            file = self._current_for(len(data))
-            file.append(data)
-            file.waiting.update(keys)
-            if synced:
-                file.sync()
+            if not self._fits(len(data)):
+                self._begin_file()
+            if file := self._current:
+                file.append(data)
+                file.waiting.update(keys)
+                if synced:
+                    file.sync()
         except OSError:
             self._give_up_current()  # nothing is certain of a file that failed once
             raise
@@ -235,21 +239,17 @@ class Spool:
             else:
                 self._close_file(file)
 
-    def _current_for(self, size: int) -> SpoolFile:
-        """The file to write so many bytes to; a new one where the last is long enough."""
-        if self._current is not None and not self._fits(size):
+    def _fits(self, size: int) -> bool:
+        if self._current is None:
+            return not size
+        return not self._current.size or self._current.size + size <= self._file_bytes_max
+
+    def _begin_file(self) -> None:
+        if self._current is not None:
             self._current.sync()  # `sync` shall mean all that was written
             self._give_up_current()
-        if self._current is None:
-            self._current = create(self._folder)
-            self._files.append(self._current)
-        return self._current
-
-    def _fits(self, size: int) -> bool:
-        current = self._current
-        if current is None:
-            return False
-        return not current.size or current.size + size <= self._file_bytes_max
+        self._current = create(self._folder)
+        self._files.append(self._current)
 
     def _give_up_current(self) -> None:
         current, self._current = self._current, None
@@ -267,6 +267,7 @@ class Spool:
                 file.waiting.add(key)
         self._files.append(file)
         if file.waiting:
+            file.sync()  # whoever wrote it may have died before
             self._stored_bytes += file.size
         else:
             self._close_file(file)

@@ -5,13 +5,13 @@ from byline.records import Adjustment, Leg, Payout, Refund, UnattributedRelease
 from tests.byline.cases import ADAPTER, event_id
 
 
-def an_adjustment(operation: str | None = None, **nano: int) -> Adjustment:
+def an_adjustment(operation: str | None = None, /, **nano: int) -> Adjustment:
     """Legs by account, a colon written as two underscores: `contrib__alice=5, platform=-5`."""
     legs = tuple(Leg(account.replace("__", ":"), amount) for account, amount in nano.items())
     return Adjustment(operation or event_id(), legs, "counted twice", "ann")
 
 
-def a_release(operation: str | None = None, **nano: int) -> UnattributedRelease:
+def a_release(operation: str | None = None, /, **nano: int) -> UnattributedRelease:
     """Credits by account, out of what is unattributed of the one adapter version."""
     named = tuple(Leg(account.replace("__", ":"), amount) for account, amount in nano.items())
     return UnattributedRelease(operation or event_id(), ADAPTER, named, "https://example.org/1")

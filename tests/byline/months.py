@@ -1,6 +1,7 @@
 """Histories of months: entries of payees at chosen times, archived and ready to be frozen."""
 
 import random
+from collections.abc import Mapping
 
 from byline.archive.database import Archive
 from byline.archive.rows import Found, entry_from
@@ -28,7 +29,6 @@ class FakeBank(FakeJournal):
         super().__init__()
         self.rng = random.Random(seed)
         self.payouts: dict[str, tuple[int, str]] = {}  # operation -> entry, digest
-        self.answer_lost = False
 
     def earn(self, account: str, nano: int, time_ms: int, *, version: str = ADAPTER) -> int:
         """Settle one inference that pays one account."""
@@ -42,6 +42,9 @@ class FakeBank(FakeJournal):
         """Adjust an account down."""
         key = f"{event_id(time_ms, self.rng)}/adjust/0"
         return self.append(key, "adjust", {account: -nano, "funding": nano}, time_ms=time_ms)
+
+    async def payout_blocks(self) -> Mapping[str, str]:
+        return dict(self.blocked)
 
     async def payout(self, payout: Payout, *, time_ms: int) -> Posted:
         posting = payout_posting(payout, time_ms=time_ms)

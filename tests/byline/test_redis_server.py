@@ -34,6 +34,9 @@ def test_the_command_line_asks_for_a_server_that_can_hold_money(tmp_path: Path) 
     other = RedisServer(tmp_path, unix_socket=tmp_path / "s", binary=Path("/opt/redis")).argv()
     assert other[0] == "/opt/redis"
     assert "--unixsocket" in other
+    more = RedisServer(tmp_path, port=1, settings={"cluster-enabled": "yes", "save": "60 1"}).argv()
+    given = dict(zip(more[1::2], more[2::2], strict=True))
+    assert (given["--cluster-enabled"], given["--save"]) == ("yes", "60 1")
 
 
 async def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -135,6 +135,17 @@ async def test_puts_that_wait_share_one_sync(
         assert len(synced) <= 3
 
 
+async def test_what_is_being_put_at_the_end_is_kept(tmp_path: Path) -> None:
+    posting = a_posting()
+    spool = Spool.open(tmp_path)
+    putting = asyncio.create_task(spool.put(posting, time_ms=NOW_MS))
+    await asyncio.sleep(0)
+    await spool.close()
+    await putting
+    async with opened(tmp_path) as spool:
+        assert spool.postings() == [posting]
+
+
 async def test_a_put_whose_caller_goes_away_is_kept(tmp_path: Path) -> None:
     posting = a_posting()
     async with opened(tmp_path) as spool:
@@ -143,6 +154,13 @@ async def test_a_put_whose_caller_goes_away_is_kept(tmp_path: Path) -> None:
         putting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await putting
+        await spool.sync()
+        with full_disk(room=10):
+            failing = asyncio.create_task(spool.put(a_posting(), time_ms=NOW_MS))
+            await asyncio.sleep(0)
+            failing.cancel()
+            with pytest.raises(SpoolFull):
+                await spool.put(a_posting(), time_ms=NOW_MS)
     async with opened(tmp_path) as spool:
         assert spool.postings() == [posting]
 
@@ -225,11 +243,19 @@ async def test_a_disk_that_can_not_sync_is_a_full_spool(
         await spool.write(posting, time_ms=NOW_MS)
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", broken)
-            with pytest.raises(SpoolFull, match="Input/output error"):
-                await spool.sync()
+            for _ in range(2):  # the second has no file to sync, and yet does not succeed
+                with pytest.raises(SpoolFull, match="Input/output error"):
+                    await spool.sync()
         assert spool.postings() == [posting]
         await spool.tidy()
         spool.require_room()
+
+
+async def test_without_anything_to_write_no_file_is_made(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await spool.sync()
+        await spool.tidy()
+        assert not files_of(tmp_path)
 
 
 def test_a_folder_that_is_none_stops_the_start(tmp_path: Path) -> None:
@@ -353,6 +379,17 @@ async def test_a_line_of_another_version_is_kept_aside(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tmp_path.glob("*.damaged")] == [line]
 
 
+async def test_a_posting_that_two_files_keep_waits_once(tmp_path: Path) -> None:
+    line = kept_line(Kept(a_posting(), NOW_MS))
+    for number in (1, 2):
+        (tmp_path / f"0000000{number}.spool").write_bytes(line)
+    async with opened(tmp_path) as spool:
+        (posting,) = spool.postings()
+        assert [path.name for path in files_of(tmp_path)] == ["00000001.spool"]
+        spool.done(posting.key)
+    assert not files_of(tmp_path)
+
+
 async def test_a_torn_tail_does_not_spoil_what_is_marked_after_it(tmp_path: Path) -> None:
     put = [a_posting() for _ in range(2)]
     async with opened(tmp_path) as spool:
@@ -457,14 +494,21 @@ async def test_a_file_that_was_deleted_while_it_was_looked_at_is_nobodys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "00000001.spool"
-    path.write_bytes(b"")
     flock = fcntl.flock
 
     def deleted_first(descriptor: int, operation: int) -> None:
         path.unlink(missing_ok=True)
+        if replaced:
+            path.with_suffix(".new").rename(path)
         flock(descriptor, operation)
 
-    monkeypatch.setattr(fcntl, "flock", deleted_first)
-    assert spool_files.orphans(tmp_path) == []
-    (tmp_path / "00000002.spool").symlink_to(path)
+    for replaced in (False, True):  # noqa: B007 - `deleted_first` looks at it
+        path.write_bytes(b"")
+        path.with_suffix(".new").write_bytes(b"")
+        with monkeypatch.context() as patched:
+            patched.setattr(spool_files, "_locked", lambda _: nullcontext())
+            patched.setattr(fcntl, "flock", deleted_first)
+            assert spool_files.orphans(tmp_path) == []
+    path.unlink()
+    path.symlink_to(tmp_path / "gone")
     assert spool_files.orphans(tmp_path) == []

@@ -31,6 +31,8 @@ class Running:
     url: str
     redis_url: str
     worker_url: str
+    archive_metrics_url: str
+    bookkeeper_url: str
     engine_url: str
     keys: dict[str, Any]
     pids: dict[str, int]
@@ -50,16 +52,16 @@ class Running:
 
 
 def free_ports() -> int:
-    """The first of four consecutive free loopback ports."""
+    """The first of six consecutive free loopback ports."""
     for first in range(18_000, 19_800, 7):
         try:
-            probes = [socket.create_server(("127.0.0.1", first + offset)) for offset in range(4)]
+            probes = [socket.create_server(("127.0.0.1", first + offset)) for offset in range(6)]
         except OSError:
             continue
         for probe in probes:
             probe.close()
         return first
-    raise RuntimeError("no four consecutive free ports")
+    raise RuntimeError("no six consecutive free ports")
 
 
 def assert_nothing_outlives_a_kill(up: subprocess.Popen[str]) -> None:
@@ -96,6 +98,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
                 url=run["gateway_url"],
                 redis_url=run["redis_url"],
                 worker_url=run["worker_url"],
+                archive_metrics_url=run["archive_metrics_url"],
+                bookkeeper_url=run["bookkeeper_url"],
                 engine_url=run["engine_url"],
                 keys=json.loads((home / "keys.json").read_text()),
                 pids=run["pids"],

@@ -147,7 +147,7 @@ def test_wrong_callers_get_errors_in_openai_shape(running: Running, client: Open
 
 def test_every_metric_of_the_dashboard_is_exported_by_this_run(running: Running) -> None:
     texts = []
-    for url in (running.url, running.worker_url):
+    for url in (running.url, running.worker_url, running.archive_metrics_url, running.bookkeeper_url):
         with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
             texts.append(response.read().decode())
     dashboard = Path("helm/dashboards/byline.json").read_text()

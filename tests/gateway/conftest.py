@@ -16,6 +16,7 @@ from aiohttp import web
 from byline.records import AdapterVersion, Caller, KeyRole, Release
 from byline.spool import Spool
 from gateway.app import build_app
+from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient
 from gateway.services import Limits, Services
 from gateway.telemetry import Telemetry
@@ -140,13 +141,20 @@ async def serving_gateway(services: Services) -> AsyncIterator[tuple[str, uvicor
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+def archive_url(tmp_path: Path) -> str:
+    """Where the gateway looks for an archive; there is none until a test makes one."""
+    return f"sqlite:///{tmp_path}/archive.sqlite"
+
+
+@pytest.fixture
+async def house(tmp_path: Path, archive_url: str) -> AsyncIterator[House]:
     """A running gateway."""
     engine, ledger, keys, telemetry = FakeEngine(), FakeLedger(), FakeKeys(KEYS), Telemetry()
     async with serving_engine(engine) as engine_url, aiohttp.ClientSession() as http:
         services = Services(
             ledger=ledger,
             spool=Spool.open(tmp_path / "spool"),
+            archive=ArchiveReads(archive_url),
             keys=keys,
             engine=EngineClient.open(engine_url, idle_seconds=2.0),
             release=RELEASE,

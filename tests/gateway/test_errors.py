@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from byline.errors import KeyConflict, LedgerFenced, LedgerFrozen, LedgerRefused
+from byline.errors import KeyConflict, LedgerFenced, LedgerFrozen, LedgerFull, LedgerRefused
 from gateway.errors import clean
 from tests.gateway.conftest import ANN, CHAT, OWNER, SHOP, Answer, House, eventually
 
@@ -150,6 +150,7 @@ async def test_a_hold_whose_answer_was_lost_is_not_posted_twice(house: House) ->
     [
         (LedgerFrozen("stopped"), 503, "ledger_frozen"),
         (LedgerFenced("old epoch"), 503, "ledger_fenced"),
+        (LedgerFull("too little memory"), 503, "ledger_full"),
         (KeyConflict("another payload"), 500, "internal_error"),
     ],
 )

@@ -11,6 +11,8 @@ import pytest
 from pydantic_settings import BaseSettings
 from uuid_utils import uuid7
 
+from byline.archive.settings import ArchiveSettings
+from byline.bookkeeping.settings import BookkeeperSettings
 from byline.errors import LedgerMisconfigured
 from byline.ledger import Ledger
 from byline.redis_server import bundled_server, stop
@@ -117,7 +119,7 @@ BREAKS: dict[str, tuple[str, Callable[[Manifests], object]]] = {
         lambda m: policy_of(m, "byline-engine")["ingress"][0].pop("from"),
     ),
     "a ledger that the engine reaches": (
-        "redis may be reached by ['anyone', 'gateway', 'worker']",
+        "redis may be reached by ['anyone', 'archive', 'bookkeeper', 'gateway', 'worker']",
         lambda m: policy_of(m, "byline-redis")["ingress"][0]["from"].append(
             {"namespaceSelector": {}}
         ),
@@ -147,6 +149,8 @@ def test_every_setting_that_the_chart_makes_is_one_that_a_program_reads(
         "GATEWAY": GatewaySettings,
         "ENGINE": EngineSettings,
         "WORKER": WorkerSettings,
+        "ARCHIVE": ArchiveSettings,
+        "BOOKKEEPER": BookkeeperSettings,
     }
     for manifest in rendered:
         if manifest["kind"] != "Deployment":

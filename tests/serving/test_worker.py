@@ -58,6 +58,7 @@ class LedgerInMemory:
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
         self.settled: dict[int, Attribution] = {}
+        self.rejoined = 0
 
     async def settle(self, attribution: Attribution, *, time_ms: int) -> Posted:
         assert time_ms > 0
@@ -66,6 +67,9 @@ class LedgerInMemory:
         if self.settled.setdefault(attribution.ordinal, attribution) != attribution:
             raise KeyConflict("another payload")
         return Posted(1)
+
+    async def rejoin(self) -> None:
+        self.rejoined += 1
 
     async def inference(self, inference: str) -> InferenceRecord | None:
         pending = AttributionState.PENDING
@@ -231,8 +235,8 @@ async def test_a_refused_settlement_stays_in_the_queue(tmp_path: Path) -> None:
     assert bench.jobs.acknowledged == []
 
 
-async def test_a_fenced_worker_stops_to_connect_again(tmp_path: Path) -> None:
+async def test_a_fenced_worker_rejoins_and_settles_what_it_has_attributed(tmp_path: Path) -> None:
     bench = Bench(tmp_path, LedgerFenced("the epoch is 2"))
-    with pytest.raises(LedgerFenced):
-        await bench.work([JOB], [])
-    assert bench.jobs.acknowledged == []
+    await bench.work([JOB], [])
+    assert bench.jobs.acknowledged == [JOB]
+    assert (bench.ledger.rejoined, bench.attributed) == (1, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from byline.archive.database import Archive
 from byline.archive.exporter import Exporter as Exporting
-from byline.errors import ArchiveUnavailable, LedgerFenced, LedgerUnavailable
+from byline.errors import ArchiveMismatch, ArchiveUnavailable, LedgerFenced, LedgerUnavailable
 from byline.ledger import Ledger
 from loadtests.faults.actors.stage import PAUSE_SECONDS, Part, Stage, act, archive_url, opened
 from loadtests.faults.messages import Open, Perform
@@ -43,6 +43,10 @@ class Exporter:
             except (LedgerUnavailable, ArchiveUnavailable):
                 failures += 1
                 await asyncio.sleep(PAUSE_SECONDS)
+            except ArchiveMismatch:  # a doubled reply was taken for another: read once more
+                failures += 1
+                if failures >= command.tries:
+                    raise
         return {"exported": exported}
 
 

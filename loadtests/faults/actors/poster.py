@@ -52,6 +52,7 @@ class Poster:
         self._stage = stage
         self._spool = Spool.open(stage.part.folder / "spool")
         self._ledger: Ledger | None = None
+        self._delivery: Delivery
         self._now_ms = 0
 
     async def open(self, command: Open) -> None:
@@ -162,7 +163,7 @@ class Poster:
 
     def _under_a_new_key(self, operation: Operation) -> Operation:
         """What a mutant sends again: the same money under another event."""
-        if isinstance(operation, Deposit):
+        if isinstance(operation, Deposit | Adjustment | Refund | UnattributedRelease | Payout):
             return replace(operation, operation=event_id(self._now_ms, Random(operation.operation)))
         return operation
 

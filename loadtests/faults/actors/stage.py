@@ -73,9 +73,7 @@ class Stage:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def act(
-    connection: "Connection[Any, Any]", part: Part, actor_on: Callable[[Stage], Actor]
-) -> None:
+def act(connection: "Connection[Any, Any]", part: Part, actor_on: Callable[[Stage], Actor]) -> None:
     """Carry out commands until the pipe is closed. Runs in the actor's own process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends it
     if part.scripts is not None:
@@ -84,9 +82,10 @@ def act(
     stage = Stage(connection, part)
     try:
         uvloop.run(_act(connection, stage, actor_on(stage)))
-    except BaseException:
-        stage.report(Wrong(traceback.format_exc()))
-        raise
+    except BaseException as problem:
+        logging.exception("the actor ends")
+        stage.report(Wrong("".join(traceback.format_exception_only(problem)).strip()))
+        raise SystemExit(1) from problem
 
 
 async def _act(connection: "Connection[Any, Any]", stage: Stage, actor: Actor) -> None:

@@ -19,6 +19,7 @@ CLAIMED_AT_ONCE = 64
 SWEPT_AT_ONCE = 100
 TWICE = "settle twice under a new id"
 MORE = "settle more than its pool"
+TOO_SOON = "acknowledge before settling"
 
 
 class Worker:
@@ -46,10 +47,10 @@ class Worker:
         settled = swept = failures = 0
         while failures < command.tries:
             try:
-                done = await self._settle_some()
-                settled += done
-                if not done:
-                    swept += await self._sweep()
+                settling = await self._settle_some()
+                sweeping = 0 if settling else await self._sweep()
+                settled, swept = settled + settling, swept + sweeping
+                if not settling and not sweeping:
                     break
             except (LedgerUnavailable, LedgerFenced) as problem:
                 failures += 1
@@ -83,6 +84,9 @@ class Worker:
         if self._stage.part.defect == MORE:
             attribution = _of_more(attribution)
         self._stage.step("attributed")
+        if self._stage.part.defect == TOO_SOON:
+            await self._jobs.acknowledge(job)
+            self._stage.step("acknowledged")
         await self._settle(attribution)
         self._stage.step("settled")
         if self._stage.part.defect == TWICE:

@@ -6,6 +6,7 @@ Knows how to open one, that it is ours, and how a transaction begins. What is in
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
@@ -17,6 +18,7 @@ from byline.errors import ArchiveUnavailable
 from byline.limits import ARCHIVE_CONNECT_SECONDS, ARCHIVE_WAIT_SECONDS
 
 URL_FORMS = "sqlite:////absolute/path or postgresql+psycopg://USER@HOST/DATABASE"
+HOW_TO_MAKE = "start `python -m byline.archive`, which makes its tables and fills them"
 OPENING = 0x62796C696E65  # the advisory lock under which PostgreSQL's tables are made
 REASON_CHARACTERS_MAX = 300
 
@@ -46,6 +48,8 @@ class Archive:
             raise ArchiveUnavailable(f"the archive {name}: {problem}") from problem
         archive = cls(engine, name)
         try:
+            if not create:
+                _require_file(parsed, name)
             archive._adopt(create=create)
         except BaseException:
             engine.dispose()
@@ -82,10 +86,7 @@ class Archive:
         if not create:
             with self.reading() as connection:
                 if not self._is_ours(connection):
-                    raise ArchiveUnavailable(
-                        f"the archive {self._name} is empty: start `python -m byline.archive`, "
-                        "which makes its tables and fills them"
-                    )
+                    raise ArchiveUnavailable(f"the archive {self._name} is empty: {HOW_TO_MAKE}")
             return
         with self.writing() as connection:
             if connection.dialect.name == "postgresql":  # two programs may start at once
@@ -125,6 +126,12 @@ def _parsed(url: str) -> URL:
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ArchiveUnavailable(f"the archive's URL names no file: {URL_FORMS}")
     return parsed
+
+
+def _require_file(url: URL, name: str) -> None:
+    """SQLite would make an empty file where a reader finds none."""
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise ArchiveUnavailable(f"there is no archive {name}: {HOW_TO_MAKE}")
 
 
 def _engine(url: URL) -> Engine:

@@ -35,7 +35,7 @@ class Lag:
 
 
 class Exporter:
-    """Exports one ledger. `observe` is told of each transaction that added something."""
+    """Exports one ledger. `observe` is told of each transaction, also if it added nothing."""
 
     def __init__(
         self,
@@ -67,8 +67,7 @@ class Exporter:
         self._step("confirmed")
         written = await asyncio.to_thread(self._write, page)
         self._step("committed")
-        if written.entries:
-            self._observe(written)
+        self._observe(written)
         if written.seq != self._noted:
             await self._ledger.note_exported(written.seq)
             self._noted = written.seq

@@ -6,13 +6,17 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from byline.home import Home
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 class ArchiveSettings(BaseSettings):
     """Each field is read from `BYLINE_ARCHIVE_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(env_prefix="BYLINE_ARCHIVE_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="BYLINE_ARCHIVE_", extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(
         default=Path(".byline"),
@@ -59,4 +63,4 @@ class ArchiveSettings(BaseSettings):
     @property
     def archive_url(self) -> str:
         """Where the archive is."""
-        return self.url or f"sqlite:///{self.home.absolute()}/archive.sqlite"
+        return self.url or Home(self.home).archive_url

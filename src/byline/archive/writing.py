@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sqlalchemy import Connection, Table, bindparam, delete, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from byline.archive.bulk import insert_rows
+from byline.archive.database import Archive
 from byline.archive.rows import Found, Row, Rows, is_transient
 from byline.archive.tables import (
     account_days,
@@ -88,6 +89,13 @@ def exported_seq(connection: Connection, ledger: str) -> int:
         select(progress.c.seq).where(progress.c.ledger == ledger)
     ).scalar()
     return found or 0
+
+
+def missing_texts(archive: Archive) -> int:
+    """How many hashes of entries have no text: the ledger no longer had it."""
+    missing = select(func.count()).select_from(manifests).where(manifests.c.text.is_(None))
+    with archive.reading() as connection:
+        return connection.scalar(missing) or 0
 
 
 def _locked_progress(connection: Connection, ledger: str) -> int:

@@ -13,9 +13,10 @@ from functools import partial
 from pydantic import ValidationError
 
 from byline.archive.database import Archive
-from byline.bookkeeping.bookkeeper import Bookkeeper, Upkeep
+from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.gauges import BooksMetrics
 from byline.bookkeeping.settings import BookkeeperSettings
+from byline.bookkeeping.upkeep import Upkeep
 from byline.errors import ArchiveUnavailable, BylineError, LedgerError, LedgerMisconfigured
 from byline.ledger import Ledger
 from byline.metrics_server import metrics_server

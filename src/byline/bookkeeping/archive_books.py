@@ -74,3 +74,14 @@ class ArchiveBooks:
             turn = connection.execute(in_turn).all()
         self._turn = turn[-1].account if len(turn) == NAMES_A_ROUND else ""
         return seq, {row.account: row.nano for row in (*rows, *turn) if row.nano}
+
+
+def archived_snapshot(archive: Archive, ledger: str) -> Snapshot:
+    """What the archive has of all accounts: where a fold may begin, too."""
+    position = select(progress.c.seq).where(progress.c.ledger == ledger)
+    ours = select(accounts.c.account, accounts.c.nano).where(
+        accounts.c.ledger == ledger, accounts.c.nano != 0
+    )
+    with archive.reading() as connection:
+        seq = connection.execute(position).scalar() or 0
+        return Snapshot(seq, {row.account: row.nano for row in connection.execute(ours)})

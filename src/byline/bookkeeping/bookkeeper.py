@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from byline.archive.database import Archive
 from byline.bookkeeping.archive_books import ArchiveBooks
@@ -19,6 +18,7 @@ from byline.bookkeeping.live import Astray, LiveBooks
 from byline.bookkeeping.patrol import Patrol
 from byline.bookkeeping.readings import Look, Readings
 from byline.bookkeeping.trimming import Trimming
+from byline.bookkeeping.upkeep import USUAL, Upkeep
 from byline.books import Snapshot
 from byline.errors import ArchiveUnavailable, LedgerError, LedgerFenced, LedgerRefused
 from byline.journal import Journal
@@ -28,15 +28,6 @@ from byline.snapshots import Snapshots
 logger = logging.getLogger("byline.bookkeeping")
 
 FINDINGS_SAID = 3  # in the reason of a freeze
-
-
-@dataclass(frozen=True, slots=True)
-class Upkeep:
-    """When a snapshot is taken, and what stays in Redis."""
-
-    snapshot_entries: int = 100_000  # between two snapshots
-    keep_entries: int = 200_000  # of the journal, the newest ...
-    keep_days: float = 7.0  # ... and all that are younger: refunds are drawn up from them
 
 
 class _Desk:
@@ -77,7 +68,7 @@ class Bookkeeper:
         name: str = "usd",
         step: Callable[[str], None] = lambda _: None,
         freeze: bool = True,
-        upkeep: Upkeep = Upkeep(),
+        upkeep: Upkeep = USUAL,
         observe: Callable[[Findings], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger

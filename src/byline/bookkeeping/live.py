@@ -51,27 +51,33 @@ class LiveBooks:
         await self.follow((await self._readings.meta()).seq)
         await self._sweep()
         self.compared.clear()
-        self._waiting.update(self.drifting, self._unlisted)
-        for _ in range(LOOKS_A_ROUND):
-            names = [self._waiting.pop() for _ in range(min(NAMES_A_LOOK, len(self._waiting)))]
+        for names in self._due():
             look = await self._readings.look(names)
             await self.follow(look.meta.seq)
             self._compare(look)
-            if not self._waiting:
-                break
         return look, self._findings(look)
+
+    def _due(self) -> list[list[str]]:
+        """The names of this round, look by look: first what differed. At least one look."""
+        names = [*self.drifting, *self._unlisted]
+        self._waiting.difference_update(names)
+        more = min(LOOKS_A_ROUND * NAMES_A_LOOK, len(self._waiting))
+        names += [self._waiting.pop() for _ in range(more)]
+        return [
+            names[start : start + NAMES_A_LOOK] for start in range(0, len(names) or 1, NAMES_A_LOOK)
+        ]
 
     async def _add(self, page: Page) -> None:
         """Take in entries. Before anything is held against them they are read a second time."""
         before, problems = self.fold.seq, self.fold.problems
-        touched = self.fold.add_page(page)
+        posted = self.fold.add_page(page)
         if self.fold.problems > problems:
             again = await self._journal.read(before, seq_of(page[-1][0]), len(page))
             if again != page or await self._journal.trimmed() > before:
                 raise Astray(f"two readings of the journal after {before} differ")
         self.imprints.add_page(page)
         if len(self._waiting) < NAMES_WAITING_MAX:
-            self._waiting |= touched
+            self._waiting.update(*posted)
 
     async def _sweep(self) -> None:
         """Put the next names in turn among the waiting: the fold's, and those only Redis has."""

@@ -8,14 +8,15 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from byline.command.asking import ask as ask_gateway
 from byline.command.asking import attribution_of, get_json, show_answer, summary
-from byline.command.money_commands import keys_app, ledger_app
+from byline.command.keys_commands import keys_app
+from byline.command.ledger_commands import ledger_app
 from byline.command.running import (
     DEFAULT_HOME,
     HomeOption,
@@ -239,18 +240,26 @@ def _preparation(home: Path, model: str, everything: bool) -> tuple[Any, Any]:
 
 
 def main() -> None:
-    """Run the command; expected errors become one clear message and exit status 1."""
+    """Run the command; an expected error becomes one clear message and exit status 1."""
     try:
         app()
     except BylineError as problem:
-        sys.exit(f"byline: {problem}")
+        _fail(str(problem))
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as problem:
         if problem.errno != errno.ENOSPC:
             raise
-        sys.exit(f"byline: the disk is full ({problem}). Free some space and run it again: "
-                 "nothing half-built was kept.")  # fmt: skip
+        _fail(f"the disk is full ({problem}). Free some space and run it again: "
+              "nothing half-built was kept.")  # fmt: skip
+
+
+def _fail(message: str) -> NoReturn:
+    """Say what went wrong: under `--json` as one object on standard output, like an answer."""
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message}))
+        sys.exit(1)
+    sys.exit(f"byline: {message}")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,6 @@ class Ports:
         """Where Prometheus finds the worker."""
         return f"http://127.0.0.1:{self.worker}"
 
-
     @property
     def archive_url(self) -> str:
         """Where Prometheus finds the exporter."""
@@ -125,9 +124,7 @@ def programs(home: Home, ports: Ports) -> list[Program]:
         _python("engine", "serving.launcher", engine, f"{ports.engine_url}/health"),
         _python("worker", "serving.worker", worker, f"{ports.worker_url}/healthz"),
         _python("archive", "byline.archive", archive, f"{ports.archive_url}/healthz"),
-        _python(
-            "bookkeeper", "byline.bookkeeping", bookkeeper, f"{ports.bookkeeper_url}/healthz"
-        ),
+        _python("bookkeeper", "byline.bookkeeping", bookkeeper, f"{ports.bookkeeper_url}/healthz"),
         _python("gateway", "gateway", gateway, f"{ports.gateway_url}/readyz"),
     ]
 

@@ -2,26 +2,25 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from byline.archive.database import Archive
-from byline.command.money_commands import RedisOption, nano_of
-from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, run_facts, show, show_rows
+from byline.command.amounts import nano_of
+from byline.command.reaching import RedisOption, address_of, now_ms
+from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show, show_rows
 from byline.errors import InvalidInput
 from byline.home import Home
 from byline.ledger import Ledger
 from byline.statements import frozen as store
-from byline.statements.csv_form import statement_csv, time_text
+from byline.statements.forms import Form, rendered
 from byline.statements.freezing import Freezer
 from byline.statements.frozen import Frozen
-from byline.statements.months import Month
+from byline.statements.months import Month, time_text
 from byline.statements.paid import Paid, payouts_of
 from byline.statements.payouts import Outcome, PayoutRun
 from byline.statements.statement import money
@@ -55,14 +54,6 @@ LedgerOption = Annotated[str, typer.Option("--ledger", help="The ledger's name."
 MonthOption = Annotated[str, typer.Option("--month", help="The month, in UTC: 2026-11")]
 
 
-class Form(StrEnum):
-    """What a statement can be read as."""
-
-    JSON = "json"
-    CSV = "csv"
-    PDF = "pdf"
-
-
 @statements_app.command("freeze")
 def statements_freeze(
     month: MonthOption,
@@ -79,9 +70,9 @@ def statements_freeze(
     with _archive(archive_url, home) as archive:
         freezer = Freezer(archive, ledger=ledger)
         if account is None:
-            frozen = freezer.freeze_all(wanted, now_ms=_now_ms())
+            frozen = freezer.freeze_all(wanted, now_ms=now_ms())
         else:
-            frozen = [freezer.freeze(account, wanted, now_ms=_now_ms())]
+            frozen = [freezer.freeze(account, wanted, now_ms=now_ms())]
     _show(as_json, "statements", [_statement_facts(each) for each in frozen])
 
 
@@ -129,13 +120,13 @@ def payouts_run(  # noqa: PLR0913, PLR0917 - each is an option
 ) -> None:
     """Pay every frozen statement of a month in whole cents; running it again pays nothing twice."""
     wanted, minimum_nano = Month.parse(month), nano_of(minimum)
-    address = redis_url or str(run_facts(home)["redis_url"])
+    address = address_of(redis_url, home)
 
     async def run(archive: Archive) -> list[Outcome]:
         opened = await Ledger.open(address, name=ledger)
         try:
             payouts = PayoutRun(opened, archive, name=ledger, minimum_nano=minimum_nano)
-            return await payouts.run(wanted, now_ms=_now_ms(), dry_run=dry_run)
+            return await payouts.run(wanted, now_ms=now_ms(), dry_run=dry_run)
         finally:
             await opened.close()
 
@@ -158,17 +149,6 @@ def payouts_list(
             payouts_of(connection, ledger, account) if account else payouts_of(connection, ledger)
         )
     _show(as_json, "payouts", [_paid_facts(each) for each in paid])
-
-
-def rendered(text: str, form: Form) -> bytes:
-    """A statement's canonical JSON in one of its forms."""
-    if form is Form.CSV:
-        return statement_csv(text)
-    if form is Form.PDF:
-        from byline.statements.pdf_form import statement_pdf
-
-        return statement_pdf(text)
-    return text.encode()
 
 
 @contextmanager
@@ -228,7 +208,3 @@ def _paid_facts(paid: Paid) -> dict[str, Any]:
         **money("paid", payout.nano),
         **money("left", paid.remainder_nano),
     }
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

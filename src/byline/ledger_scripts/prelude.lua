@@ -214,7 +214,9 @@ local function failure(problem)
     if string.find(text, 'equal or smaller', 1, true) then
       return answer('refused', 'the journal does not end where meta says')
     end
-    if type(problem) == 'string' then return answer('refused', text) end
+    if string.find(text, '^user_script:') or string.find(text, '^ERR ') then
+      return answer('refused', text)
+    end
   end
   return {err = text}
 end

@@ -16,10 +16,8 @@ from byline.archive.tables import account_days, closed_months, entries
 from byline.archive.writing import exported_seq
 from byline.errors import MonthOpen, NotFound
 from byline.limits import MONTH_GRACE_SECONDS
-from byline.statements.csv_form import time_text
-from byline.statements.months import Month
-
-DAY_MS = 86_400_000
+from byline.postings import DAY_MS
+from byline.statements.months import Month, time_text
 
 
 @dataclass(frozen=True, slots=True)

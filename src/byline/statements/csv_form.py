@@ -5,9 +5,9 @@ The rows marked `opening` and `line` sum to the one marked `closing`.
 
 import csv
 import io
-from datetime import UTC, datetime
 
 from byline.money import usd
+from byline.statements.months import time_text
 from byline.statements.statement import Line, parse_statement
 
 COLUMNS = ("row", "seq", "time", "time_ms", "kind", "key", "inference", "adapter_version",
@@ -24,11 +24,6 @@ def statement_csv(text: str) -> bytes:
     writer.writerows(_line(line) for line in statement.lines)
     writer.writerow(_balance("closing", statement.closing_nano))
     return table.getvalue().encode()
-
-
-def time_text(time_ms: int) -> str:
-    """A time as people read it, in UTC, to the second."""
-    return datetime.fromtimestamp(time_ms // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _balance(row: str, nano: int) -> dict[str, object]:

@@ -57,7 +57,7 @@ def of_month(archive: Archive, ledger: str, month: Month) -> list[Frozen]:
     """The statements of all accounts for a month, by account."""
     asked = _of(ledger).where(statements.c.month == str(month))
     with archive.reading() as connection:
-        rows = connection.execute(asked.order_by(statements.c.account)).all()
+        rows = connection.execute(asked).all()
     return sorted((_frozen(row) for row in rows), key=lambda frozen: frozen.account)
 
 

@@ -1,4 +1,4 @@
-"""Calendar months in UTC: what a statement is about. Pure."""
+"""Calendar months in UTC, what a statement is about, and times as people read them. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -47,3 +47,8 @@ class Month:
 
     def __str__(self) -> str:
         return f"{self.year:04d}-{self.number:02d}"
+
+
+def time_text(time_ms: int) -> str:
+    """A time as people read it, in UTC, to the second."""
+    return datetime.fromtimestamp(time_ms // 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -26,6 +26,7 @@ from byline.errors import (
 )
 from byline.ledger import Ledger
 from byline.limits import CENT_NANO
+from byline.records import Payout, Posted
 from byline.statements import frozen as store
 from byline.statements.frozen import Frozen
 from byline.statements.months import Month
@@ -67,12 +68,14 @@ class PayoutRun:
         *,
         name: str = "usd",
         minimum_nano: int = MINIMUM_NANO,
+        catch_up_seconds: float = CATCH_UP_SECONDS,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._archive = archive
         self._name = name
         self._minimum_nano = minimum_nano
+        self._catch_up_seconds = catch_up_seconds
         self._step = step
 
     async def run(self, month: Month, *, now_ms: int, dry_run: bool = False) -> list[Outcome]:
@@ -93,7 +96,7 @@ class PayoutRun:
         """The balances, once the archive has every entry that they are made of."""
         ready = Ready(await self._ledger.balances(), await self._ledger.payout_blocks(), now_ms)
         seq = (await self._ledger.unfinished()).journal_entries
-        for _ in range(round(CATCH_UP_SECONDS / LOOK_SECONDS)):
+        for _ in range(max(1, round(self._catch_up_seconds / LOOK_SECONDS))):
             exported = await asyncio.to_thread(self._exported)
             if exported >= seq:
                 return ready
@@ -113,21 +116,15 @@ class PayoutRun:
         due = plan(frozen, standing, minimum_nano=self._minimum_nano)
         outcome = Outcome(frozen.account, due.payable_nano, 0, standing.balance_nano, due.reason)
         while due.payout is not None and not dry_run:
-            try:
-                posted = await self._ledger.payout(due.payout, time_ms=ready.now_ms)
-            except (LedgerFrozen, LedgerFenced):
-                raise
-            except KeyConflict:
-                reason = "another run has paid it meanwhile: see `byline payouts list`"
-                return replace(outcome, reason=reason)
-            except (LedgerRefused, InsufficientFunds) as refused:  # a block, or a debit, is new
-                return replace(outcome, reason=f"the ledger refused it: {refused}")
-            self._step(f"paid {due.payout.statement}")
+            posted = await self._post(due.payout, ready.now_ms)
+            if isinstance(posted, str):
+                return replace(outcome, reason=posted)
             nano = due.payout.nano
             outcome = replace(
                 outcome,
-                paid_nano=outcome.paid_nano + nano,
+                paid_nano=outcome.paid_nano + (0 if posted.duplicate else nano),
                 left_nano=outcome.left_nano - nano,
+                reason=f"paid before, in entry {posted.seq}" if posted.duplicate else "",
             )
             standing = replace(
                 standing,
@@ -136,6 +133,19 @@ class PayoutRun:
             )
             due = plan(frozen, standing, minimum_nano=self._minimum_nano)
         return outcome
+
+    async def _post(self, payout: Payout, now_ms: int) -> Posted | str:
+        """Where the payout stands in the journal, or why the ledger did not take it."""
+        try:
+            posted = await self._ledger.payout(payout, time_ms=now_ms)
+        except (LedgerFrozen, LedgerFenced):
+            raise
+        except KeyConflict:
+            return "another run has paid it meanwhile: see `byline payouts list`"
+        except (LedgerRefused, InsufficientFunds) as refused:  # a block, or a debit, is new
+            return f"the ledger refused it: {refused}"
+        self._step(f"paid {payout.statement}")
+        return posted
 
     def _standing(self, account: str, ready: Ready) -> Standing:
         with self._archive.reading() as connection:

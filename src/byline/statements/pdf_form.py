@@ -12,7 +12,7 @@ from reportlab.lib.pagesizes import A4, landscape
 from reportlab.pdfgen.canvas import Canvas
 
 from byline.money import usd
-from byline.statements.csv_form import time_text
+from byline.statements.months import time_text
 from byline.statements.statement import TOTALS, Line, Statement, parse_statement, sha256_of
 
 PAGE = landscape(A4)
@@ -51,7 +51,7 @@ def statement_pdf(text: str) -> bytes:
 
 def _summary(statement: Statement) -> list[str]:
     def amount(name: str, nano: int) -> str:
-        return f"{name:<60}  {usd(nano):>24} USD"
+        return f"{name:<94}  {usd(nano):>24} USD"
 
     return [
         f"account      {statement.account}",
@@ -65,7 +65,7 @@ def _summary(statement: Statement) -> list[str]:
         "",
         "by adapter version, with the dataset it was trained on",
         *(
-            amount(f"  {version or 'none'}  {dataset or ''}".rstrip(), nano)
+            amount(f"  {_shortened(version or 'none')}  {_shortened(dataset or '')}", nano)
             for version, dataset, nano in statement.adapters
         ),
         "",

@@ -45,7 +45,7 @@ def plan(frozen: Frozen, standing: Standing, *, minimum_nano: int) -> Plan:
     parts = [paid for paid in standing.paid if paid.payout.statement == statement]
     if parts and parts[-1].payout.nano < PART_NANO_MAX:
         return Plan(reason=f"paid before, in entry {parts[-1].seq}")
-    if newest and not parts and newest.payout.last_seq >= frozen.to_seq:
+    if newest and newest.payout.statement > statement:
         return Plan(reason=f"its lines are in the payout of {newest.payout.statement}")
     # The statement knows the payouts up to its end; what was paid since has left it, too.
     owed = frozen.closing_nano - sum(

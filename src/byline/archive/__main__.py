@@ -1,0 +1,140 @@
+"""The archive's program: one exporter a ledger, and the port that shows how far they are.
+
+Waits for a ledger or a database that is away, also at the start. Where a journal contradicts the
+archive, that ledger is exported no further and `/healthz` answers 503 with the reason.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+
+from pydantic import ValidationError
+
+from byline.archive.adapters import keep_adapters
+from byline.archive.database import Archive
+from byline.archive.exporter import Exporter
+from byline.archive.metrics import ArchiveMetrics
+from byline.archive.settings import ArchiveSettings
+from byline.archive.writing import missing_texts
+from byline.errors import (
+    ArchiveMismatch,
+    ArchiveUnavailable,
+    BylineError,
+    LedgerError,
+    LedgerMisconfigured,
+    StartFailed,
+)
+from byline.home import Home
+from byline.ledger import Ledger
+from byline.metrics_server import metrics_server
+from byline.registry import read_release
+
+log = logging.getLogger("byline.archive")
+
+AWAY_SECONDS = 1.0  # between two attempts to reach what is away
+STOPPED_SECONDS = 30.0  # between two looks at a contradiction that somebody has to resolve
+LOOK_SECONDS = 1.0  # between two measurements of the lag
+RELEASE_SECONDS = 60.0  # between two looks for a new release
+
+
+async def export_all(settings: ArchiveSettings, metrics: ArchiveMetrics) -> None:
+    """Export every ledger until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with metrics_server(
+        metrics.registry, settings.metrics_host, settings.metrics_port, problem=metrics.problem
+    ):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_releases(settings, stop))
+            for name in settings.ledgers:
+                tasks.create_task(export(settings, name, metrics, stop))
+
+
+async def export(
+    settings: ArchiveSettings, name: str, metrics: ArchiveMetrics, stop: asyncio.Event
+) -> None:
+    """Export one ledger, over and over opened again when something is away or wrong."""
+    while not stop.is_set():
+        try:
+            await _export_opened(settings, name, metrics, stop)
+        except LedgerMisconfigured:
+            raise
+        except (LedgerError, ArchiveUnavailable) as problem:
+            log.warning("ledger %s: %s; waiting", name, problem)
+            await _pause(stop, AWAY_SECONDS)
+        except ArchiveMismatch as problem:
+            log.error("ledger %s is not exported any more: %s", name, problem)  # noqa: TRY400
+            metrics.observe_stopped(name, str(problem))
+            await _pause(stop, STOPPED_SECONDS)
+
+
+async def keep_releases(settings: ArchiveSettings, stop: asyncio.Event) -> None:
+    """Remember which datasets the adapters were trained on, now and after each new release."""
+    path = Home(settings.home).release
+    while not stop.is_set():
+        try:
+            release = read_release(path)
+            archive = await asyncio.to_thread(Archive.open, settings.archive_url)
+            await asyncio.to_thread(keep_adapters, archive, release)
+            archive.close()
+        except (StartFailed, ArchiveUnavailable) as problem:
+            log.info("earnings are not shown by the datasets of a new release: %s", problem)
+        await _pause(stop, RELEASE_SECONDS)
+
+
+async def _export_opened(
+    settings: ArchiveSettings, name: str, metrics: ArchiveMetrics, stop: asyncio.Event
+) -> None:
+    archive = await asyncio.to_thread(Archive.open, settings.archive_url)
+    try:
+        ledger = await Ledger.open(settings.redis_url, name=name, replicas=settings.replicas)
+        try:
+            observe = partial(metrics.observe_written, name)
+            exporter = Exporter(ledger, archive, name=name, observe=observe)
+            looking = asyncio.create_task(_look(exporter, archive, name, metrics))
+            try:
+                await exporter.run(stop)
+            finally:
+                looking.cancel()
+        finally:
+            await ledger.close()
+    finally:
+        archive.close()
+
+
+async def _look(exporter: Exporter, archive: Archive, name: str, metrics: ArchiveMetrics) -> None:
+    """Measure the lag until cancelled."""
+    while True:
+        with suppress(LedgerError, ArchiveUnavailable, ArchiveMismatch):  # the exporter says so
+            lag = await exporter.lag()
+            missing = await asyncio.to_thread(missing_texts, archive)
+            metrics.observe_lag(name, lag, missing=missing, now_ms=time.time_ns() // 1_000_000)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+def main() -> None:
+    """The program."""
+    try:
+        settings = ArchiveSettings()
+    except ValidationError as problem:
+        sys.exit(f"the archive's settings (BYLINE_ARCHIVE_...): {problem}")
+    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    try:
+        asyncio.run(export_all(settings, ArchiveMetrics()))
+    except* BylineError as problems:
+        sys.exit(f"the archive: {problems.exceptions[0]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""`byline ledger …`: the care of a ledger, here or elsewhere; what moves money is beside it."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from byline.bookkeeping.trimming import Trimming
+from byline.bookkeeping.upkeep import USUAL
+from byline.books import Snapshot
+from byline.command.operation_commands import operations_app
+from byline.command.reaching import RedisOption, address_of, now_ms, with_ledger
+from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show
+from byline.journal import Journal
+from byline.ledger import Ledger
+from byline.records import Books
+
+ledger_app = typer.Typer(no_args_is_help=True, help="The ledger: check it, mend it, move money.")
+ledger_app.add_typer(operations_app)
+
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask first.")]
+
+
+@ledger_app.command("check")
+def ledger_check(
+    redis_url: RedisOption = None, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False
+) -> None:
+    """Fold the journal and hold it against the balances; exit 1 if they differ."""
+    _check(address_of(redis_url, home), as_json)
+
+
+@ledger_app.command("rebuild")
+def ledger_rebuild(
+    check: Annotated[bool, typer.Option("--check", help="Only compare; change nothing.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Begin at the first entry, not at the snapshot.")
+    ] = False,
+    from_archive: Annotated[
+        str, typer.Option(metavar="URL", help="Begin at the balances of this SQL archive.")
+    ] = "",
+    yes: YesOption = False,
+    redis_url: RedisOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the balances anew from the journal, under a new epoch; running programs must rejoin."""
+    address = address_of(redis_url, home)
+    if check:
+        _check(address, as_json)
+        return
+    if not yes:
+        typer.confirm("Running gateways stop serving until they restart. Rebuild?", abort=True)
+    base = _archived(from_archive) if from_archive else None
+    accounts = with_ledger(address, lambda ledger: ledger.rebuild(full=full, base=base))
+    text = f"rebuilt {len(accounts)} accounts under a new epoch: restart gateway and worker"
+    show(as_json, {"accounts": len(accounts)}, text)
+
+
+@ledger_app.command("trim")
+def ledger_trim(
+    keep_entries: Annotated[
+        int, typer.Option(min=1, help="The newest entries that stay.")
+    ] = USUAL.keep_entries,
+    keep_days: Annotated[
+        float, typer.Option(min=0, help="Entries younger than this stay.")
+    ] = USUAL.keep_days,
+    redis_url: RedisOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Take old entries off the journal: only what is exported and lies before a snapshot."""
+
+    async def trim(ledger: Ledger) -> int:
+        redis, keys = ledger.inside
+        trimming = Trimming(redis, keys, Journal(redis, keys))
+        return await trimming.trim(keep_entries=keep_entries, keep_days=keep_days, now_ms=now_ms())
+
+    trimmed = with_ledger(address_of(redis_url, home), trim)
+    show(as_json, {"trimmed": trimmed}, f"the journal is trimmed up to entry {trimmed}")
+
+
+@ledger_app.command("promote")
+def ledger_promote(
+    redis_url: RedisOption = None, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False
+) -> None:
+    """Raise the epoch after a replica has become the primary: older writers are fenced off."""
+    epoch = with_ledger(address_of(redis_url, home), lambda ledger: ledger.promote())
+    show(as_json, {"epoch": epoch}, f"the epoch is {epoch}: writers of older ones are fenced off")
+
+
+@ledger_app.command("freeze")
+def ledger_freeze(
+    reason: Annotated[str, typer.Argument(help="Why; kept with the ledger.")],
+    redis_url: RedisOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse every posting until `byline ledger thaw`."""
+    with_ledger(address_of(redis_url, home), lambda ledger: ledger.freeze(reason))
+    text = "frozen: nothing is posted and nothing is served until `byline ledger thaw`"
+    show(as_json, {"frozen": reason}, text)
+
+
+@ledger_app.command("thaw")
+def ledger_thaw(
+    redis_url: RedisOption = None, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False
+) -> None:
+    """Post again."""
+    with_ledger(address_of(redis_url, home), lambda ledger: ledger.thaw())
+    show(as_json, {"frozen": None}, "thawed")
+
+
+def books_facts(books: Books) -> dict[str, Any]:
+    """The check of the books as JSON."""
+    return {
+        "balanced": books.balanced,
+        "journal_entries": books.journal_entries,
+        "accounts_sum_nano": books.accounts_sum_nano,
+        "gaps": list(books.gaps),
+        "unbalanced_entries": list(books.unbalanced_entries),
+        "unbalanced_inferences": dict(books.unbalanced_inferences),
+        "drifting_accounts": {name: list(pair) for name, pair in books.drifting_accounts.items()},
+    }
+
+
+def _archived(url: str) -> Snapshot:
+    from byline.archive.database import Archive
+    from byline.bookkeeping.archive_books import archived_snapshot
+
+    archive = Archive.open(url, create=False)
+    try:
+        return archived_snapshot(archive, "usd")
+    finally:
+        archive.close()
+
+
+def _check(address: str, as_json: bool) -> None:
+    books = with_ledger(address, lambda ledger: ledger.check())
+    facts = books_facts(books)
+    show(as_json, facts, f"{'balanced' if books.balanced else 'NOT BALANCED'}: {json.dumps(facts)}")
+    raise typer.Exit(0 if books.balanced else 1)

@@ -1,0 +1,157 @@
+"""`byline statements` and `byline payouts`: what an operator types, and what it says back."""
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pypdf import PdfReader
+from typer.testing import CliRunner, Result
+
+from byline.archive.database import Archive
+from byline.archive.exporter import Exporter
+from byline.command.__main__ import app
+from byline.errors import (
+    ArchiveUnavailable,
+    InvalidInput,
+    LedgerMisconfigured,
+    MonthOpen,
+    NotFound,
+)
+from byline.ledger import Ledger
+from byline.statements.months import Month
+from byline.statements.statement import sha256_of
+from tests.byline.cases import a_capture, an_attribution, event_id
+from tests.byline.months import CENT, DOLLAR
+
+MAY = Month(2026, 5)  # long over: the commands read the real clock
+ALICE = "contrib:alice"
+
+
+@pytest.fixture
+def lived(redis_url: str, ledger_name: str, tmp_path: Path) -> Iterator[list[str]]:
+    """A ledger in which alice has earned, archived; answers the options that name them."""
+    archive = Archive.open(f"sqlite:///{tmp_path}/archive.sqlite")
+
+    async def live() -> None:
+        ledger = await Ledger.open(redis_url, name=ledger_name)
+        time_ms, pool = MAY.start_ms, 2 * DOLLAR + 7
+        inference = event_id(time_ms)
+        await ledger.deposit(event_id(time_ms), "demo", pool, time_ms=time_ms)
+        await ledger.hold(inference, "demo", pool, expires_ms=time_ms, time_ms=time_ms)
+        capture = a_capture(inference, held=pool, credit=0, pools=(pool,))
+        await ledger.capture(capture, time_ms=time_ms)
+        await ledger.settle(an_attribution(inference, pool=pool), time_ms=time_ms)
+        exporter = Exporter(ledger, archive, name=ledger_name)
+        while await exporter.once():
+            pass
+        await ledger.close()
+
+    asyncio.run(live())
+    yield ["--archive-url", f"sqlite:///{tmp_path}/archive.sqlite", "--ledger", ledger_name]
+    archive.close()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+
+def facts(*arguments: str) -> Any:
+    outcome = run(*arguments, "--json")
+    assert outcome.exit_code == 0, outcome.exception
+    return json.loads(outcome.output)
+
+
+def test_a_month_is_frozen_shown_and_paid(
+    lived: list[str], redis_url: str, ledger_name: str, tmp_path: Path
+) -> None:
+    month = ["--month", "2026-05", *lived]
+    (frozen,) = facts("statements", "freeze", *month)["statements"]
+    assert (frozen["account"], frozen["closing_nano"]) == (ALICE, 2 * DOLLAR + 7)
+    assert facts("statements", "freeze", "--account", ALICE, *month)["statements"] == [frozen]
+    shown = run("statements", "show", ALICE, "2026-05", *lived).output
+    assert sha256_of(shown) == frozen["sha256"]
+    table = run("statements", "show", ALICE, "2026-05", "--format", "csv", *lived).output
+    *_, closing = csv.DictReader(io.StringIO(table))
+    assert closing["nano"] == str(2 * DOLLAR + 7)
+    pdf = tmp_path / "alice.pdf"
+    more = ["--format", "pdf", "--output", str(pdf), *lived]
+    assert facts("statements", "show", ALICE, "2026-05", *more)["bytes"] == pdf.stat().st_size
+    assert "2.000000007 USD" in PdfReader(pdf).pages[0].extract_text()
+
+    pay = ["payouts", "run", *month, "--redis-url", redis_url]
+    (planned,) = facts(*pay, "--dry-run")["payouts"]
+    assert (planned["payable_usd"], planned["paid_nano"]) == ("2.000000000", 0)
+    assert facts(*pay, "--minimum", "2.01")["payouts"][0]["why_not"].startswith("below the minimum")
+    (paid,) = facts(*pay)["payouts"]
+    assert paid == {
+        "account": ALICE, "payable_nano": 2 * DOLLAR, "payable_usd": "2.000000000",
+        "paid_nano": 2 * DOLLAR, "paid_usd": "2.000000000", "left_nano": 7,
+        "left_usd": "0.000000007", "why_not": "",
+    }  # fmt: skip
+    assert facts("payouts", "list", *lived) == {"payouts": []}  # not exported yet
+    asyncio.run(export(redis_url, ledger_name, lived[1]))
+    for account in ([], [ALICE]):
+        (listed,) = facts("payouts", "list", *account, *lived)["payouts"]
+        assert (listed["statement"], listed["paid_nano"]) == (f"{ALICE}/2026-05", 200 * CENT)
+        assert (listed["first_seq"], listed["last_seq"], listed["left_nano"]) == (1, 4, 7)
+    assert facts(*pay)["payouts"][0]["why_not"] == "paid before, in entry 5"
+
+
+async def export(redis_url: str, name: str, archive_url: str) -> None:
+    archive, ledger = Archive.open(archive_url), await Ledger.open(redis_url, name=name)
+    await Exporter(ledger, archive, name=name).once()
+    await ledger.close()
+    archive.close()
+
+
+def test_tables_are_for_people(lived: list[str], redis_url: str) -> None:
+    month = ["--month", "2026-05", *lived]
+    assert "2.000000007" in run("statements", "freeze", *month).output
+    text = run("payouts", "run", *month, "--redis-url", redis_url).output
+    assert "why_not" in text
+    assert "2.000000000" in text
+    assert "nano" not in text
+    assert run("payouts", "list", *lived).output == "no payouts yet\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (["statements", "freeze", "--month", "2026-5"], InvalidInput, "write 2026-11"),
+        (["statements", "freeze", "--month", "2999-01"], MonthOpen, "from 2999-02-01"),
+        (["statements", "show", ALICE, "2026-04"], NotFound, "not frozen yet"),
+        (["statements", "show", ALICE, "2026-05", "--format", "pdf"], InvalidInput, "--output"),
+        (["payouts", "run", "--month", "2026-05", "--redis-url", "x"], LedgerMisconfigured, "redis://"),
+        (["payouts", "run", "--month", "2026-05", "--minimum", "0"], InvalidInput, "positive"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_to_do(
+    lived: list[str], arguments: list[str], error: type[Exception], says: str
+) -> None:
+    problem = run(*arguments, *lived).exception
+    assert isinstance(problem, error)
+    assert says in str(problem)
+
+
+def test_paying_what_was_not_frozen_says_to_freeze(lived: list[str], redis_url: str) -> None:
+    outcome = run("payouts", "run", "--month", "2026-05", "--redis-url", redis_url, *lived)
+    assert "byline statements freeze --month 2026-05" in str(outcome.exception)
+
+
+def test_a_missing_archive_says_what_to_start(tmp_path: Path) -> None:
+    outcome = run("payouts", "list", "--home", str(tmp_path))
+    assert isinstance(outcome.exception, ArchiveUnavailable)
+    assert "python -m byline.archive" in str(outcome.exception)
+
+
+def test_the_manual_names_the_commands() -> None:
+    assert "statements" in run("--help").output
+    for group, commands in (("statements", ("freeze", "show")), ("payouts", ("run", "list"))):
+        text = run(group, "--help").output
+        assert not [name for name in commands if name not in text]
+        assert "2026-11" in text

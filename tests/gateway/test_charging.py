@@ -1,0 +1,320 @@
+"""Charges over a real ledger that goes away: what was served is paid once, what can't be kept is
+not begun; also when the gateway is killed meanwhile."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import uuid_utils
+
+from byline import postings
+from byline.errors import KeyConflict, SpoolFull
+from byline.ledger import Ledger
+from byline.redis_server import RedisServer, running_redis
+from byline.spool import REFUSED, Spool
+from gateway.archive_reads import ArchiveReads
+from gateway.engine_client import EngineClient
+from gateway.services import Services
+from gateway.telemetry import Telemetry
+from tests.fakes import FakeEngine, FakeKeys, FakeRouter
+from tests.gateway.conftest import (
+    CHAT,
+    KEYS,
+    RELEASE,
+    SHOP,
+    House,
+    eventually,
+    serving_engine,
+    serving_gateway,
+)
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[2]
+FUNDS = 10**9
+SMALL_SPOOL = 64 * 1024
+STREAM = {**CHAT, "stream": True}
+HEADERS = {"authorization": f"Bearer {SHOP}"}
+
+
+def clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def services_over(
+    redis_url: str, engine_url: str, home: Path, *, spool_bytes_max: int = 2**20
+) -> Services:
+    """A gateway's services over a real ledger and a real spool."""
+    telemetry = Telemetry()
+    return Services(
+        ledger=await Ledger.open(redis_url, observe=telemetry.ledger_post, timeout_seconds=0.5),
+        spool=Spool.open(home / "spool", bytes_max=spool_bytes_max),
+        archive=ArchiveReads(f"sqlite:///{home}/archive.sqlite"),
+        keys=FakeKeys(KEYS),
+        engine=EngineClient.open(engine_url),
+        release=RELEASE,
+        router=FakeRouter({}),
+        served_folder=home / "served",
+        telemetry=telemetry,
+        clock_ms=clock_ms,
+    )
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> RedisServer:
+    return RedisServer(tmp_path / "data", unix_socket=tmp_path / "s.sock")
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[tuple[FakeEngine, str]]:
+    fake = FakeEngine()
+    async with serving_engine(fake) as url:
+        yield fake, url
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[AsyncExitStack]:
+    """What a test starts here runs on while its ledger comes and goes."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def gateway_over(services: Services) -> AsyncIterator[str]:
+    async with serving_gateway(services) as (url, _):
+        yield url
+
+
+async def deposit(server: RedisServer) -> None:
+    ledger = await Ledger.open(server.url)
+    await ledger.deposit(str(uuid_utils.uuid7()), "shop", FUNDS, time_ms=clock_ms())
+    await ledger.close()
+
+
+async def ask(url: str, fields: object) -> tuple[int, bytes]:
+    """One question's whole answer."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{url}/v1/chat/completions", json=fields, headers=HEADERS) as response,
+    ):
+        return response.status, await response.read()
+
+
+async def kinds_of(server: RedisServer, *, count: int) -> list[str]:
+    """The kinds of the journal's entries, once there are so many; the books balance."""
+    ledger = await Ledger.open(server.url)
+    async with asyncio.timeout(10):
+        while (await ledger.unfinished()).journal_entries < count:
+            await asyncio.sleep(0.05)
+    kinds = [entry.kind async for entry in ledger.entries()]
+    assert (await ledger.check()).balanced
+    await ledger.close()
+    return kinds
+
+
+@pytest.mark.parametrize("fields", [CHAT, STREAM], ids=["plain", "stream"])
+async def test_an_answer_during_which_the_ledger_stops_is_served_and_charged_when_it_is_back(
+    server: RedisServer,
+    engine: tuple[FakeEngine, str],
+    tmp_path: Path,
+    running: AsyncExitStack,
+    fields: object,
+) -> None:
+    fake, engine_url = engine
+    fake.pause = 0.2
+    with running_redis(server):
+        await deposit(server)
+        services = await services_over(server.url, engine_url, tmp_path)
+        url = await running.enter_async_context(gateway_over(services))
+        asking = asyncio.create_task(ask(url, fields))
+        await eventually(lambda: fake.asked)
+    status, body = await asking
+    assert status == 200
+    assert body
+    registry = services.telemetry.registry
+    assert registry.get_sample_value("byline_spool_waiting") == 1
+    await asyncio.sleep(0.05)
+    assert 0 < (registry.get_sample_value("byline_spool_oldest_seconds") or 0) < 10
+    status, body = await ask(url, fields)
+    assert (status, b"ledger_unavailable" in body) == (503, True)
+    with running_redis(server):
+        assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+        await eventually(lambda: registry.get_sample_value("byline_spool_waiting") == 0)
+        assert registry.get_sample_value("byline_spool_oldest_seconds") == 0
+
+
+async def test_a_hold_of_an_engine_that_fails_while_the_ledger_is_away_goes_back(
+    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path, running: AsyncExitStack
+) -> None:
+    fake, engine_url = engine
+    fake.pause, fake.stop_after = 0.2, 0
+    with running_redis(server):
+        await deposit(server)
+        services = await services_over(server.url, engine_url, tmp_path)
+        url = await running.enter_async_context(gateway_over(services))
+        asking = asyncio.create_task(ask(url, CHAT))
+        await eventually(lambda: fake.asked)
+    assert (await asking)[0] == 502
+    with running_redis(server):
+        assert await kinds_of(server, count=3) == ["deposit", "hold", "void"]
+
+
+VICTIM = """
+import asyncio, sys
+from pathlib import Path
+from tests.gateway.conftest import serving_gateway
+from tests.gateway.test_charging import services_over
+
+async def serve() -> None:
+    services = await services_over(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    async with serving_gateway(services) as (url, _):
+        print(url, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(serve())
+"""
+
+
+@contextmanager
+def gateway_process(
+    server: RedisServer, engine_url: str, home: Path
+) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """A gateway in a process of its own, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", VICTIM, server.url, engine_url, str(home)],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "src:."},
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+        process.kill()
+
+
+async def test_a_gateway_killed_while_the_ledger_is_down_leaves_its_charge_to_the_next(
+    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path, running: AsyncExitStack
+) -> None:
+    fake, engine_url = engine
+    fake.pause = 0.2
+    with running_redis(server):
+        await deposit(server)
+        victim = gateway_process(server, engine_url, tmp_path)
+        url, process = running.enter_context(victim)
+        asking = asyncio.create_task(ask(url, CHAT))
+        await eventually(lambda: fake.asked)
+    assert (await asking)[0] == 200
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    with running_redis(server):
+        async with gateway_over(await services_over(server.url, engine_url, tmp_path)):
+            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+    assert not list((tmp_path / "spool").glob("*.spool"))
+
+
+async def test_a_full_spool_refuses_holds_before_the_engine_is_asked(
+    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path
+) -> None:
+    fake, engine_url = engine
+    with running_redis(server):
+        await deposit(server)
+        services = await services_over(
+            server.url, engine_url, tmp_path, spool_bytes_max=SMALL_SPOOL
+        )
+        await services.ledger.freeze("until the test has asked")
+        with pytest.raises(SpoolFull):
+            await fill(services.spool)
+        async with gateway_over(services) as url:
+            status, body = await ask(url, CHAT)
+            assert (status, b'"spool_full"' in body) == (503, True)
+            assert not fake.asked
+            await services.ledger.thaw()
+            await eventually(lambda: services.spool.waiting == 0)
+            assert (await ask(url, CHAT))[0] == 200
+            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+
+
+async def fill(spool: Spool) -> None:
+    """Voids of what was never held: the ledger refuses them as soon as it is asked."""
+    for _ in range(1_000):
+        spool.require_room()
+        void = postings.void(str(uuid_utils.uuid7()), "shop", time_ms=clock_ms())
+        await spool.write(void, time_ms=clock_ms())
+
+
+async def test_a_raised_epoch_needs_no_restart(
+    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path
+) -> None:
+    _, engine_url = engine
+    with running_redis(server):
+        await deposit(server)
+        services = await services_over(server.url, engine_url, tmp_path)
+        async with gateway_over(services) as url, aiohttp.ClientSession() as http:
+            for asks in (True, False):
+                operator = await Ledger.open(server.url)
+                await operator.promote()
+                await operator.close()
+                if asks:
+                    assert (await ask(url, CHAT))[0] == 200
+                async with http.get(f"{url}/readyz") as response:
+                    assert response.status == 200
+            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+
+
+async def test_a_stopping_gateway_leaves_what_waits_to_the_next(
+    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path, running: AsyncExitStack
+) -> None:
+    fake, engine_url = engine
+    fake.pause = 0.2
+    with running_redis(server):
+        await deposit(server)
+        services = await services_over(server.url, engine_url, tmp_path)
+        url = await running.enter_async_context(gateway_over(services))
+        asking = asyncio.create_task(ask(url, CHAT))
+        await eventually(lambda: fake.asked)
+    assert (await asking)[0] == 200
+    await running.aclose()
+    with running_redis(server):
+        async with gateway_over(await services_over(server.url, engine_url, tmp_path)):
+            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+
+
+async def test_a_capture_that_is_refused_late_is_counted_and_lies_among_the_refusals(
+    house: House, tmp_path: Path
+) -> None:
+    house.ledger.fail("capture", "before")
+    assert (await house.ask(CHAT)).status == 200
+    assert house.metric("byline_spool_waiting") == 1
+    house.ledger.refusals["capture"] = deque([KeyConflict("another payload")])
+    await eventually(lambda: house.metric("byline_captures_lost_total") == 1)
+    assert house.metric("byline_spool_waiting") == 0
+    assert "KeyConflict" in (tmp_path / "spool" / REFUSED).read_text()
+
+
+async def test_a_void_that_is_refused_is_no_lost_capture(house: House, tmp_path: Path) -> None:
+    house.engine.stop_after = 0
+    house.ledger.refusals["void"] = deque([KeyConflict("another payload")])
+    assert (await house.ask(CHAT)).status == 502
+    await eventually((tmp_path / "spool" / REFUSED).exists)
+    house.ledger.fail("void", "before")
+    assert (await house.ask(CHAT)).status == 502
+    await eventually(lambda: house.metric("byline_spool_waiting") == 1)
+    house.ledger.refusals["void"] = deque([KeyConflict("another payload")])
+    await eventually(lambda: house.metric("byline_spool_waiting") == 0)
+    assert house.metric("byline_captures_lost_total") == 0
+
+
+async def test_a_hold_of_unknown_outcome_that_can_not_go_back_leaves_nothing_behind(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.ledger.away = True
+    assert (await house.ask(CHAT)).status == 503
+    await eventually(lambda: "is perhaps held" in caplog.text)
+    assert house.metric("byline_spool_waiting") == 0
