@@ -17,7 +17,7 @@ from byline.errors import ArchiveUnavailable
 THREADS = 4  # as many queries run at once
 WAITING_MAX = 64  # and as many more wait; what comes then is turned away
 
-AWAY = "Earnings, usage and history can't be read now. Inferences are served all the same."
+AWAY = "The archive of earnings, usage and statements can't be read now. Inferences go on."
 
 Found = TypeVar("Found")
 

@@ -1,113 +1,116 @@
-"""How many durable posts a second one ledger takes: hold, capture and settle with four payees.
+"""How many durable posts a second one process takes, beside what others take on this machine.
 
-    python -m loadtests.bench_ledger [--seconds 5] [--folder /dev/shm]
+    python -m loadtests.bench_ledger [--seconds 3] [--callers 150] [--folder /dev/shm]
 
-A real server with the append-only file synced before every answer; the server on one core and this
-process on another, where there are two. Prints one JSON object.
+A real server that syncs its append-only file before every answer, on one core; this process on
+another, where there are two. Ours and a naive redis-py client take turns against that server, with
+the same scripts and the same payloads; then the script's own ceiling by a native load tool, the
+rebuild, the export, the bytes of an entry, PostgreSQL double entry, and this disk. Prints one JSON
+object as its last line; what is not installed is null, and `why` says so.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from uuid_utils import uuid7
 
 from byline.ledger import Ledger
-from byline.limits import PPB
-from byline.money import POLICY
-from byline.records import Attribution, AttributionState, Capture, Leg, Share, Usage, UsageSource
 from byline.redis_server import RedisServer, running_redis
+from loadtests.bench_bytes import report as bytes_report
+from loadtests.ledger_bench.ceiling import TOOL, ceiling
+from loadtests.ledger_bench.clients import NAME
+from loadtests.ledger_bench.figures import disk_sync_ms
+from loadtests.ledger_bench.posting import compared
+from loadtests.ledger_bench.postgres import double_entry
+from tests.byline.postgres import WHAT_TO_INSTALL, postgres_programs, running_postgres
 
-CALLERS = (1, 50)
-ROUNDS = 3
-CHARGE_NANO, POOL_NANO, PAYEES = 1_000, 500, 4
-HOLD_MS = 900_000
-VERSION = "bench@0123456789ab"
-
-
-def capture_of(inference: str) -> Capture:
-    """An adapter answer of 1,000 nano with a pool of 500."""
-    return Capture(
-        inference=inference, application="bench", held_nano=CHARGE_NANO, charge_nano=CHARGE_NANO,
-        credits=(Leg("platform", 100), Leg("host", 150), Leg("base:bench", 50),
-                 Leg("owner:bench", 200)),
-        pools=(POOL_NANO,), skipped=None, model="bench", served_by=VERSION,
-        adapter_version=VERSION, index=VERSION, usage=Usage(2, (1,), UsageSource.ENGINE),
-        partial=False, tokens_sha256="0" * 64, policy=POLICY.version,
-    )  # fmt: skip
+CALLERS = 150
+WEIGHED = {6: 3_000, 98: 300}  # settlements, by their legs
 
 
-def attribution_of(inference: str) -> Attribution:
-    """Its attribution to four contributors."""
-    part, nano = PPB // PAYEES, POOL_NANO // PAYEES
-    return Attribution(
-        inference=inference, ordinal=0, state=AttributionState.DONE, adapter_version=VERSION,
-        index=VERSION, pool_nano=POOL_NANO,
-        shares=tuple(Share(f"contributor-{k}", 0.1, part, nano) for k in range(PAYEES)),
-    )  # fmt: skip
+def server_in(folder: Path) -> RedisServer:
+    """A server with room for every round."""
+    return RedisServer(folder, unix_socket=folder / "s.sock", maxmemory="8gb")
 
 
-async def flow(ledger: Ledger, until: float) -> int:
-    """One caller's posts until the time is over; answers how many."""
-    posts = 0
-    while time.perf_counter() < until:
-        inference, now = str(uuid7()), time.time_ns() // 1_000_000
-        await ledger.hold(inference, "bench", CHARGE_NANO, expires_ms=now + HOLD_MS, time_ms=now)
-        await ledger.capture(capture_of(inference), time_ms=now)
-        await ledger.settle(attribution_of(inference), time_ms=now)
-        posts += 3
-    return posts
-
-
-async def measure(url: str, seconds: float) -> dict[str, Any]:
-    """Rates and latencies by number of callers, and the speed of the check."""
-    took: list[float] = []
-    ledger = await Ledger.open(url, observe=lambda _operation, _outcome, each: took.append(each))
-    await ledger.deposit(str(uuid7()), "bench", 10**11, time_ms=time.time_ns() // 1_000_000)
-    found: dict[str, Any] = {}
-    for callers in CALLERS:
-        rates = []
-        took.clear()
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            posts = await asyncio.gather(*(flow(ledger, began + seconds) for _ in range(callers)))
-            rates.append(sum(posts) / (time.perf_counter() - began))
-        cuts = statistics.quantiles(took, n=100)
-        found[f"callers_{callers}"] = {
-            "posts_per_second": [round(rate) for rate in sorted(rates)],
-            "p50_ms": round(cuts[49] * 1e3, 2),
-            "p99_ms": round(cuts[98] * 1e3, 2),
-        }
-    began = time.perf_counter()
+async def rebuilt(url: str) -> dict[str, Any]:
+    """How fast the journal that the rounds have left is checked and rebuilt."""
+    ledger = await Ledger.open(url, name=NAME, timeout_seconds=60.0)
     books = await ledger.check()
-    found["check_entries_per_second"] = round(books.journal_entries / (time.perf_counter() - began))
-    found["journal_entries"], found["balanced"] = books.journal_entries, books.balanced
+    assert books.balanced, books
+    began = time.perf_counter()
+    await ledger.rebuild()
+    seconds = time.perf_counter() - began
     await ledger.close()
+    return {
+        "entries": books.journal_entries,
+        "entries_per_second": round(books.journal_entries / seconds),
+    }
+
+
+def against_redis(folder: Path, cores: list[int], options: argparse.Namespace) -> dict[str, Any]:
+    """All that needs the ledger's server."""
+    found: dict[str, Any] = {}
+    os.sched_setaffinity(0, cores[:1])
+    server = server_in(folder / "posting")
+    with running_redis(server):
+        os.sched_setaffinity(0, cores[-1:])
+        found |= uvloop.run(compared(server.url, options.callers, options.seconds))
+        found["rebuild"] = uvloop.run(rebuilt(server.url))
+    os.sched_setaffinity(0, cores[:1])
+    server = server_in(folder / "ceiling")
+    with running_redis(server):
+        os.sched_setaffinity(0, cores[-1:])
+        assert server.unix_socket is not None
+        found["script_ceiling"] = ceiling(server.url, server.unix_socket)
     return found
 
 
+def against_postgresql(cores: list[int]) -> dict[str, Any] | None:
+    """None where it is not installed."""
+    programs = postgres_programs()
+    if programs is None:
+        return None
+    os.sched_setaffinity(0, cores[:1])
+    with running_postgres(programs) as server:
+        os.sched_setaffinity(0, cores[-1:])
+        return uvloop.run(double_entry(server))
+
+
+def weighed(cores: list[int]) -> dict[str, Any]:
+    """Bytes an entry, and rows exported a second, by the legs of a settlement."""
+    os.sched_setaffinity(0, cores)
+    return bytes_report(WEIGHED)
+
+
 def main() -> None:
-    """Start a server of its own, measure, stop it."""
+    """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one round")
+    parser.add_argument("--callers", type=int, default=CALLERS, help="at once, in one process")
+    parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured")
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        os.sched_setaffinity(0, {cores[0]})
-        server = RedisServer(Path(folder), unix_socket=Path(folder) / "s.sock")
-        with running_redis(server):
-            os.sched_setaffinity(0, {cores[-1]})
-            found = uvloop.run(measure(server.url, options.seconds))
-    print(json.dumps({"machine": f"{len(cores)} cores, {platform.machine()}", **found}))
+    found: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"), "machine": f"{len(cores)} cores, {platform.machine()}",
+        "callers": options.callers,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        found["disk_sync_ms"] = disk_sync_ms(Path(name))
+        found |= against_redis(Path(name), cores, options)
+    found["postgresql_six_legs"] = against_postgresql(cores)
+    found["bytes"] = weighed(cores)
+    found["why"] = {
+        **({} if found["script_ceiling"] else {"script_ceiling": f"{TOOL} is not installed"}),
+        **({} if found["postgresql_six_legs"] else {"postgresql_six_legs": WHAT_TO_INSTALL}),
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ class Checker:
             elif found != told:
                 self._verdict.note_doubled(key, f"was acknowledged as {told} and is {found}")
         self._record.fresh.clear()
+        for key, numbers in self._record.told_twice.items():
+            self._verdict.note_doubled(key, f"was acknowledged under two numbers: {numbers}")
         for key in [key for key in self._record.spooled if key in self.seqs]:
             self._record.spooled.discard(key)
 

@@ -62,6 +62,7 @@ class Run:
         self._audit = Audit(seed, record, self.verdict, folder)
         self._replicas = 0
         self._kills: Counter[str] = Counter()
+        self._trimmed = 0
 
     async def go(self, seconds: float, turns_max: int) -> None:
         """Turns until the time is over, or something is wrong; then the end's thorough check."""
@@ -86,7 +87,10 @@ class Run:
         return {
             "seed": self.seed,
             "operations": counts["posted"] + counts["duplicates"] + counts["refused"],
-            "kills": {"redis": self._servers.kills["redis"], **kills},
+            "kills": {
+                **{name: self._servers.kills[name] for name in ("redis", "replica")},
+                **kills,
+            },
             "duplicates_suppressed": counts["duplicates"],
             "unknown_resolved": counts["unknown_resolved"],
             **self.verdict.figures(),
@@ -94,6 +98,8 @@ class Run:
             "entries": self._audit.checker.seq,
             "kinds": dict(self._audit.checker.kinds),
             "unknown": counts["unknown"],
+            "unknown_left": len(self._record.unknown),
+            "trimmed_entries": self._trimmed,
             "spooled": counts["spooled"],
             "refused": counts["refused"],
             "faults": dict(self._strikes.counts),
@@ -238,7 +244,7 @@ class Run:
         """Have an actor do something; its death is counted, and buried."""
         actor = self._actors[name]
         try:
-            return await actor.perform(command, seconds_max=COMMAND_SECONDS_MAX)
+            counts = await actor.perform(command, seconds_max=COMMAND_SECONDS_MAX)
         except ActorDied:
             code = actor.exit_code()
             if code == SIGKILLED:
@@ -248,6 +254,9 @@ class Run:
         except TimeoutError:
             self.verdict.note(f"the {name} was not done within {COMMAND_SECONDS_MAX} s")
             actor.kill()
+        else:
+            self._trimmed = max(self._trimmed, counts.get("trimmed", 0))
+            return counts
         return {}
 
     def _hear(self, name: str, report: Report) -> None:

@@ -28,6 +28,8 @@ class Kind(StrEnum):
     TRUNCATION = "truncation"  # the file's tail is lost, where nothing was acknowledged
     FAILOVER = "failover"  # the primary is killed and its replica promoted
     PARTITION = "partition"  # the same, after the replica heard nothing for a while
+    SPLIT = "split"  # the replica is promoted, and the old primary lives on with one actor
+    REPLICA_TIME = "replica_time"  # the replica is killed and comes back
 
 
 AT_DOOR = (

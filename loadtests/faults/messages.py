@@ -1,10 +1,9 @@
 """What the driver tells its actors, and what they report; pickled through a pipe."""
 
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
-from byline.records import Attribution
-from loadtests.faults.operations import Flow
+from loadtests.faults.operations import Flow, Legs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +27,23 @@ class Perform:
 Command: TypeAlias = Open | Perform
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(NamedTuple):
     """The ledger has answered: it is posted under this number."""
 
     key: str
     seq: int
     duplicate: bool
     late: bool
-    settled: Attribution | None = None  # what the worker posted
+    legs: Legs | None = None  # what a settle should have done
 
 
-@dataclass(frozen=True, slots=True)
-class Spooled:
+class Spooled(NamedTuple):
     """The ledger was away; the spool has promised to post it."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """The ledger has answered: nothing was written."""
 
     key: str
@@ -55,25 +51,22 @@ class Refused:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(NamedTuple):
     """No answer, or not enough replicas: it may be posted or not."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wrong:
+class Wrong(NamedTuple):
     """The actor itself has found something that must not be."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The command is carried out, as far as it could be."""
 
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int]
 
 
 Report: TypeAlias = Acknowledged | Spooled | Refused | Unknown | Wrong | Ended

@@ -19,13 +19,16 @@ FLOWS_MIN, FLOWS_MAX = 200, 600
 POSTER, WORKER, EXPORTER, BOOKKEEPER = CAST = ("poster", "worker", "exporter", "bookkeeper")
 STALL_SECONDS = 0.7  # longer than an actor waits for a reply
 REQUESTS = {POSTER: 800, WORKER: 500, EXPORTER: 30, BOOKKEEPER: 30}  # about as many as a turn has
-STEPS = {POSTER: 1200, WORKER: 800, EXPORTER: 8, BOOKKEEPER: 5}
+STEPS = {POSTER: 1200, WORKER: 800, EXPORTER: 20, BOOKKEEPER: 4}
 SINGLE_BAG = (
     *AT_DOOR, *AT_DOOR, Kind.REDIS_TIME, Kind.REDIS_STOPPED, Kind.TRUNCATION, Kind.DISK_FULL,
     *(Kind.ACTOR_STEP,) * 8, Kind.ACTOR_TIME, Kind.ACTOR_TIME,
 )  # fmt: skip
-PAIR_BAG = (*AT_DOOR, *(Kind.ACTOR_STEP,) * 3, Kind.FAILOVER, Kind.FAILOVER, Kind.PARTITION)
-SINGLE_TURNS, PAIR_TURNS = 12, 5  # then a replica is attached, and is taken off again
+PAIR_BAG = (
+    *AT_DOOR, *(Kind.ACTOR_STEP,) * 5, *(Kind.FAILOVER,) * 2, *(Kind.PARTITION,) * 3,
+    *(Kind.SPLIT,) * 3, Kind.REPLICA_TIME,
+)  # fmt: skip
+SINGLE_TURNS, PAIR_TURNS = 6, 4  # then a replica is attached, and is taken off again
 ALONE = {Kind.TRUNCATION}  # nothing else goes wrong in such a turn
 
 
@@ -95,6 +98,8 @@ class Trouble:
         rng = self._rng
         kills = kind in (Kind.ACTOR_STEP, Kind.ACTOR_TIME)
         actor = rng.choices(CAST, weights=(3, 3, 2, 2) if kills else (6, 3, 2, 2))[0]
+        if kind is Kind.SPLIT:
+            actor = rng.choice((POSTER, WORKER))  # who posts: nothing of it may be promised
         at = 1 + int(rng.random() * REQUESTS[actor])
         seconds = rng.uniform(0.02, 0.4)
         if kind is Kind.ACTOR_STEP:

@@ -12,6 +12,8 @@ from loadtests.faults.faults import Fault, Kind
 from loadtests.faults.resp import Messages
 
 READ_BYTES = 1 << 18
+STRIKES_REQUEST = {Kind.CLOSE_BEFORE, Kind.REDIS_BEFORE, Kind.REDIS_FORWARDED, Kind.REQUEST_TWICE}
+NOT_PASSED = Fault(Kind.REQUEST_TWICE)  # of a reply that nobody is to hear
 
 
 class Ended(Exception):
@@ -102,83 +104,95 @@ class Passage:
         self._asked = 0  # requests that the server was given
         self._answered = 0
         self._struck: dict[int, Fault] = {}  # number of a reply -> what strikes it
-        self._swallowed: set[int] = set()  # numbers of replies that nobody asked for
 
     def abort(self) -> None:
-        """Cut it in both directions at once."""
+        """Cut it in both directions at once; what is under way here is gone."""
         self._to_actor.transport.abort()
         self._to_server.transport.abort()
 
     async def run(self, actor: asyncio.StreamReader, server: asyncio.StreamReader) -> None:
         """Pass on until one side ends."""
         directions = [
-            asyncio.ensure_future(self._pass(actor, self._to_server, self._request)),
-            asyncio.ensure_future(self._pass(server, self._to_actor, self._reply)),
+            asyncio.create_task(
+                self._pass(actor, self._to_server, self._request, self._suffer_request)
+            ),
+            asyncio.create_task(
+                self._pass(server, self._to_actor, self._reply, self._suffer_reply)
+            ),
         ]
         await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         for direction in directions:
             direction.cancel()
         await asyncio.wait(directions)
-        self.abort()
+        self._to_actor.close()
+        self._to_server.close()
 
     async def _pass(
         self,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
-        passed: Callable[[bytes], Awaitable[bytes]],
+        fault_of_next: Callable[[], Fault | None],
+        suffer: Callable[[Fault, bytes], Awaitable[None]],
     ) -> None:
         messages = Messages()
         try:
             while data := await source.read(READ_BYTES):
+                untouched: list[bytes] = []
                 for message in messages.feed(data):
-                    sink.write(await passed(message))
+                    fault = fault_of_next()
+                    if fault is None:
+                        untouched.append(message)
+                        continue
+                    sink.write(b"".join(untouched))
+                    untouched.clear()
+                    await suffer(fault, message)
+                sink.write(b"".join(untouched))
                 await sink.drain()
         except (OSError, Ended):
             return
 
-    async def _request(self, message: bytes) -> bytes:
-        """What the server is given instead of this request."""
+    def _request(self) -> Fault | None:
+        """What strikes the next request itself; what strikes its reply is noted."""
         fault = self._door.next_fault()
         self._asked += 1
-        if fault is None:
-            return message
-        if fault.kind is Kind.CLOSE_BEFORE:
-            raise Ended
-        if fault.kind is Kind.REDIS_BEFORE:
-            self._door.kill_server()
-            raise Ended
+        if fault is None or fault.kind in STRIKES_REQUEST:
+            return fault
+        self._struck[self._asked] = fault
+        return None
+
+    async def _suffer_request(self, fault: Fault, message: bytes) -> None:
+        if fault.kind is Kind.REQUEST_TWICE:
+            self._asked += 1
+            self._struck[self._asked] = NOT_PASSED
+            self._to_server.write(message + message)
+            return
         if fault.kind is Kind.REDIS_FORWARDED:
             self._to_server.write(message)
             await asyncio.sleep(fault.seconds)  # the server may or may not come to it
+        if fault.kind is not Kind.CLOSE_BEFORE:
             self._door.kill_server()
-            raise Ended
-        if fault.kind is Kind.REQUEST_TWICE:
-            self._asked += 1
-            self._swallowed.add(self._asked)
-            return message + message
-        self._struck[self._asked] = fault
-        return message
+        raise Ended
 
-    async def _reply(self, message: bytes) -> bytes:
-        """What the actor is given instead of this reply."""
+    def _reply(self) -> Fault | None:
         self._answered += 1
-        if self._door.silent or self._answered in self._swallowed:
-            return b""
         fault = self._struck.pop(self._answered, None)
-        if fault is None:
-            return message
-        if fault.kind is Kind.REDIS_ANSWERED:
-            self._door.kill_server()
-            raise Ended
-        if fault.kind is Kind.CUT_REPLY:
-            self._to_actor.write(message[: int(len(message) * fault.fraction)])
-            await self._to_actor.drain()
-            raise Ended
-        if fault.kind is Kind.DROP_REPLY:
-            raise Ended
-        if fault.kind is Kind.REPLY_TWICE:
-            return message + message
-        await asyncio.sleep(fault.seconds)
-        if fault.kind is Kind.STALL:
-            raise Ended
-        return message
+        return NOT_PASSED if self._door.silent else fault
+
+    async def _suffer_reply(self, fault: Fault, message: bytes) -> None:
+        match fault.kind:
+            case Kind.REPLY_TWICE:
+                self._to_actor.write(message + message)
+            case Kind.DELAY_REPLY:
+                await asyncio.sleep(fault.seconds)
+                self._to_actor.write(message)
+            case Kind.STALL:
+                await asyncio.sleep(fault.seconds)
+                raise Ended
+            case Kind.CUT_REPLY:
+                self._to_actor.write(message[: int(len(message) * fault.fraction)])
+                raise Ended
+            case Kind.DROP_REPLY:
+                raise Ended
+            case Kind.REDIS_ANSWERED:
+                self._door.kill_server()
+                raise Ended

@@ -7,7 +7,6 @@ from types import TracebackType
 
 import orjson
 
-from byline.records import Attribution
 from loadtests.faults.messages import Acknowledged, Refused, Spooled, Unknown
 from loadtests.faults.operations import Expect, Flow, Operation, key_of
 
@@ -21,13 +20,12 @@ class Record:
     def __init__(self, path: Path) -> None:
         self.payloads: dict[str, Operation] = {}
         self.acknowledged: dict[str, int] = {}  # key -> seq
-        self.settled: dict[str, Attribution] = {}
         self.spooled: set[str] = set()  # promised by the spool
         self.unknown: set[str] = set()  # and not answered since
         self.refused: dict[str, Refused] = {}  # the newest answer of each key
         self.fresh: list[str] = []  # acknowledged since the last check
         self.counts: Counter[str] = Counter()
-        self.wrong: list[str] = []  # what contradicts itself already here
+        self.told_twice: dict[str, tuple[int, int]] = {}  # key -> two numbers of one operation
         self._file = path.open("ab")
 
     def __enter__(self) -> "Record":
@@ -84,14 +82,12 @@ class Record:
         """The ledger's promise. From here on the entry must be in the journal for ever."""
         key = report.key
         self._note(key, "duplicates" if report.duplicate else "posted")
-        if report.settled is not None:
-            self.settled[key] = report.settled
         told = self.acknowledged.setdefault(key, report.seq)
         if told != report.seq:
-            self.wrong.append(f"doubled: {key} was acknowledged as {told} and as {report.seq}")
+            self.told_twice[key] = (told, report.seq)
         self.refused.pop(key, None)
         self.fresh.append(key)
-        self._write("acknowledged", key, report.seq, self.payloads.get(key, report.settled))
+        self._write("acknowledged", key, report.seq, self.payloads.get(key, report.legs))
 
     def note_spooled(self, report: Spooled) -> None:
         """The spool's promise."""
@@ -109,6 +105,7 @@ class Record:
         """Nothing was written."""
         self._note(report.key, "refused")
         self.refused[report.key] = report
+        self.spooled.discard(report.key)
 
     def _note(self, key: str, outcome: str) -> None:
         self.counts[outcome] += 1

@@ -97,6 +97,7 @@ class Servers:
         self.kills: Counter[str] = Counter()
         self.primary = self._new_node()
         self.replica: Node | None = None
+        self._old: list[Node] = []  # replaced primaries that still run
 
     async def start(self) -> None:
         """Start the first primary."""
@@ -104,11 +105,9 @@ class Servers:
 
     def stop(self) -> None:
         """End all there is."""
-        for node in (self.primary, self.replica):
-            if node is not None and node.process is not None:
-                node.send_signal(signal.SIGCONT)
-                node.process.kill()
-                node.process.wait()
+        for node in (self.primary, self.replica, *self._old):
+            if node is not None:
+                self._end(node)
 
     def kill_primary(self) -> None:
         """SIGKILL at this very moment."""
@@ -128,7 +127,7 @@ class Servers:
         replica = self._new_node()
         self.replica = replica
         await replica.start()
-        await replica.ask("REPLICAOF", "127.0.0.1", str(self.primary.server.port))
+        await self._follow(replica)
         await self.replicated()
 
     async def replicated(self) -> None:
@@ -142,16 +141,34 @@ class Servers:
         replica, self.replica = self.replica, None
         if replica is not None:
             self._end(replica)
+            shutil.rmtree(replica.server.folder)
 
     async def fail_over(self) -> None:
-        """The replica becomes the primary; the old primary is gone for good."""
+        """The replica becomes the primary; the old primary, if it still runs, does not know."""
         replica = self.replica
         assert replica is not None
-        self.kill_primary()
-        old, self.primary, self.replica = self.primary, replica, None
         replica.send_signal(signal.SIGCONT)
         await replica.ask("REPLICAOF", "NO", "ONE")
-        self._end(old)
+        self._old.append(self.primary)
+        self.primary, self.replica = replica, None
+
+    def end_old(self) -> None:
+        """End every primary that has been replaced."""
+        for node in self._old:
+            self._end(node)
+            shutil.rmtree(node.server.folder)
+        self._old.clear()
+
+    async def restart_replica(self) -> None:
+        """Kill the replica and start it again on what it has."""
+        replica = self.replica
+        assert replica is not None
+        assert replica.process is not None
+        replica.send_signal(signal.SIGKILL)
+        replica.process.wait()
+        self.kills["replica"] += 1
+        await replica.start()
+        await self._follow(replica)
 
     async def note_tail(self) -> Tail:
         """Where the append-only file ends now; it is not rewritten until the primary restarts."""
@@ -195,11 +212,12 @@ class Servers:
         return Node(RedisServer(folder, port=_free_port(), unix_socket=folder.with_suffix(".sock")))
 
     def _end(self, node: Node) -> None:
-        node.send_signal(signal.SIGCONT)
         if node.process is not None:
             node.process.kill()
             node.process.wait()
-        shutil.rmtree(node.server.folder, ignore_errors=True)
+
+    async def _follow(self, replica: Node) -> None:
+        await replica.ask("REPLICAOF", "127.0.0.1", str(self.primary.server.port))
 
     async def _is_at_rest(self) -> bool:
         facts = await self.primary.info("persistence")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from byline.errors import LedgerUnavailable
 from byline.ledger import Ledger
 from loadtests.faults.cast import ActorProcess
 from loadtests.faults.faults import AT_DOOR, Fault, Kind
@@ -28,6 +29,7 @@ class Strikes:
         self._doors = doors
         self._actors = actors
         self._changing = asyncio.Lock()  # held while servers are started, killed for good or moved
+        self._pairing = asyncio.Lock()  # held from a failover until there is a replica again
         self.counts: Counter[str] = Counter()
         self.failovers = 0
         self.truncated_bytes = 0
@@ -60,6 +62,10 @@ class Strikes:
             self._servers.primary.send_signal(signal.SIGCONT)
             self._servers.free_disk()
             await self._servers.revive()
+            for door in self._doors.values():
+                if door.upstream != self._servers.primary.socket:
+                    door.point_to(self._servers.primary.socket)
+            self._servers.end_old()
 
     async def _keep_up(self) -> None:
         while True:
@@ -83,8 +89,11 @@ class Strikes:
             case Kind.DISK_FULL:
                 async with self._changing:
                     self._servers.fill_disk(fault.at * SPARE_BYTES)
-            case Kind.FAILOVER | Kind.PARTITION:
+            case Kind.FAILOVER | Kind.PARTITION | Kind.SPLIT:
                 await self._fail_over(fault)
+            case Kind.REPLICA_TIME:
+                async with self._pairing:
+                    await self._servers.restart_replica()
 
     async def _stop_for_a_while(self, seconds: float) -> None:
         primary = self._servers.primary
@@ -93,20 +102,38 @@ class Strikes:
         primary.send_signal(signal.SIGCONT)
 
     async def _fail_over(self, fault: Fault) -> None:
-        """Kill the primary; its replica takes over under a new epoch, and gets a replica itself."""
-        async with self._changing:
+        """The replica takes over under a new epoch, and is given a replica itself.
+
+        The old primary is killed, or lives on with one actor until the turn is over: nothing that
+        is posted there may count as confirmed.
+        """
+        async with self._pairing:
             if fault.kind is Kind.PARTITION:
                 await self._cut_off(fault)
-            await self._servers.fail_over()
-            ledger = await Ledger.open(self._servers.primary.server.url)
-            try:
-                await ledger.promote()
-            finally:
-                await ledger.close()
-            for door in self._doors.values():
-                door.point_to(self._servers.primary.socket)
+            async with self._changing:
+                if fault.kind is not Kind.SPLIT:
+                    self._servers.kill_primary()
+                await self._servers.fail_over()
+                await self._promote()
+                for name, door in self._doors.items():
+                    if fault.kind is not Kind.SPLIT or name != fault.actor:
+                        door.point_to(self._servers.primary.socket)
             self.failovers += 1
             await self._servers.attach_replica()
+
+    async def _promote(self) -> None:
+        """Raise the epoch, though a fault at a door may kill the new primary meanwhile."""
+        while True:
+            await self._servers.revive()
+            try:
+                ledger = await Ledger.open(self._servers.primary.server.url)
+                try:
+                    await ledger.promote()
+                finally:
+                    await ledger.close()
+            except LedgerUnavailable:
+                continue
+            return
 
     async def _cut_off(self, fault: Fault) -> None:
         """The replica hears nothing for a while; what is posted meanwhile is on one server alone.

@@ -17,20 +17,20 @@ class Confirmation:
     def __init__(self, keys: Keys, replicas: int, *, timeout_seconds: float) -> None:
         self.replicas = replicas
         self._write = ("SET", keys.pulse, "1")
-        # Two waits, and both end well before the connection itself is given up.
-        self._wait_ms = str(int(1000 * min(CONFIRM_SECONDS, timeout_seconds / 2) / 2))
+        # All waiting ends well before the connection itself is given up.
+        self._wait_ms = int(1000 * min(CONFIRM_SECONDS, timeout_seconds / 2))
 
     def commands(self, *, has_waitaof: bool) -> list[tuple[str, ...]]:
         """What a batch ends with; nothing where no replica is asked for."""
         if not self.replicas:
             return []
         wanted = str(self.replicas)
-        received = [self._write, ("WAIT", wanted, self._wait_ms)]
         if not has_waitaof:
-            return received
+            return [self._write, ("WAIT", wanted, str(self._wait_ms))]
         # A replica that is asked in the same breath as it is given the write answers before it has
         # synced, and then only after a second: asked once it has received, it has synced, too.
-        return [*received, ("WAITAOF", "1", wanted, self._wait_ms)]
+        each_ms = str(self._wait_ms // 2)
+        return [self._write, ("WAIT", wanted, each_ms), ("WAITAOF", "1", wanted, each_ms)]
 
     def found(self, replies: Sequence[Any]) -> int | None:
         """How many replicas have it by the replies; None if they answer something else."""

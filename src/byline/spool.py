@@ -219,8 +219,9 @@ class Spool:
             if file := self._current:
                 file.append(data)
                 file.waiting.update(keys)
-                if synced:
-                    file.sync()
+            if synced:
+                for each in self._files:
+                    each.sync()
         except OSError:
             self._give_up_current()  # nothing is certain of a file that failed once
             raise
@@ -233,11 +234,14 @@ class Spool:
         for file in {file for file, _ in marks}:
             keys = [key for marked, key in marks if marked is file]
             file.waiting.difference_update(keys)
-            if file.waiting or file is self._current:
-                with suppress(OSError):  # what is not marked is sent again, and known
-                    file.append(b"".join(done_line(key) for key in keys))
-            else:
+            if not file.waiting and file is not self._current:
                 self._close_file(file)
+                continue
+            try:
+                file.append(b"".join(done_line(key) for key in keys))
+            except OSError:  # what is not marked is sent again, and known
+                if file is self._current:
+                    self._give_up_current()
 
     def _fits(self, size: int) -> bool:
         if self._current is None:
@@ -245,9 +249,7 @@ class Spool:
         return not self._current.size or self._current.size + size <= self._file_bytes_max
 
     def _begin_file(self) -> None:
-        if self._current is not None:
-            self._current.sync()  # `sync` shall mean all that was written
-            self._give_up_current()
+        self._give_up_current()
         self._current = create(self._folder)
         self._files.append(self._current)
 
@@ -267,7 +269,7 @@ class Spool:
                 file.waiting.add(key)
         self._files.append(file)
         if file.waiting:
-            file.sync()  # whoever wrote it may have died before
+            file.sync()
             self._stored_bytes += file.size
         else:
             self._close_file(file)
@@ -283,6 +285,7 @@ class Spool:
     def _close_files(self, marks: list[tuple[SpoolFile, str]]) -> None:
         self._mark(marks)
         for file in list(self._files):
-            with suppress(OSError):
-                file.sync()
+            if file.waiting:
+                with suppress(OSError):  # the lines are written: this process's end loses none
+                    file.sync()
             self._close_file(file)

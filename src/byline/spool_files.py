@@ -106,6 +106,7 @@ class SpoolFile:
         self.size = 0
         self.damaged = False
         self._descriptor = descriptor
+        self._is_synced = False  # whoever wrote to it before may have died before it was
 
     def adopt(self) -> Contents:
         """Read what a process that is gone has left, and cut off what it did not end writing."""
@@ -128,6 +129,7 @@ class SpoolFile:
         try:
             written = 0
             while written < len(data):
+                self._is_synced = False
                 written += os.write(self._descriptor, data[written:])
         except OSError:
             os.ftruncate(self._descriptor, self.size)
@@ -135,8 +137,10 @@ class SpoolFile:
         self.size += len(data)
 
     def sync(self) -> None:
-        """Bring it to the disk."""
-        os.fsync(self._descriptor)
+        """Bring it to the disk, if it is not there."""
+        if not self._is_synced:
+            os.fsync(self._descriptor)
+            self._is_synced = True
 
     def close(self) -> None:
         """Unlock it. Nothing waits in it: delete it too, unless damaged lines are evidence."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import create_engine
 
@@ -23,18 +24,28 @@ class Postgres:
 
     folder: Path
 
-    def url(self, database: str, *, user: str = "byline") -> str:
-        """The address of one of its databases."""
-        return f"postgresql+psycopg://{user}@/{database}?host={self.folder}"
+    def url(self, database: str, *, settings: str = "") -> str:
+        """The address of one of its databases, with settings of the session (`-cname=value`)."""
+        options = f"&options={quote(settings)}" if settings else ""
+        return f"postgresql+psycopg://byline@/{database}?host={self.folder}{options}"
 
     def new_database(self) -> str:
         """The address of an empty database."""
         name = f"archive_{uuid.uuid4().hex}"
+        self._run(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def new_schema(self, *, settings: str = "") -> str:
+        """The address of an empty schema: as good as a database, and made in no time."""
+        name = f"archive_{uuid.uuid4().hex}"
+        self._run(f"CREATE SCHEMA {name}")
+        return self.url("postgres", settings=f"-csearch_path={name} {settings}".strip())
+
+    def _run(self, statement: str) -> None:
         engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+            connection.exec_driver_sql(statement)
         engine.dispose()
-        return self.url(name)
 
 
 def postgres_programs() -> Path | None:

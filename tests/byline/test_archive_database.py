@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from byline.archive.database import Archive
 from byline.archive.tables import archive_version, progress, tables
@@ -61,6 +62,17 @@ def test_a_transaction_that_fails_leaves_nothing(archive: Archive) -> None:
     assert names(archive) == []
 
 
+def test_what_contradicts_the_archive_is_no_outage(archive: Archive) -> None:
+    def write_twice() -> None:
+        with archive.writing() as connection:
+            for _ in range(2):
+                connection.execute(insert(progress).values(ledger="usd", seq=7))
+
+    with pytest.raises(IntegrityError):
+        write_twice()
+    assert names(archive) == []
+
+
 def test_sqlite_is_opened_so_that_a_commit_is_on_disk(tmp_path: Path) -> None:
     archive = Archive.open(f"sqlite:///{tmp_path}/a.sqlite")
     with archive.reading() as connection:
@@ -75,13 +87,7 @@ def test_sqlite_is_opened_so_that_a_commit_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_postgresql_syncs_for_us_where_the_database_would_not(postgres: Postgres) -> None:
-    url = postgres.new_database()
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    name = engine.url.database
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
-    engine.dispose()
-    archive = Archive.open(url)
+    archive = Archive.open(postgres.new_schema(settings="-csynchronous_commit=off"))
     with archive.writing() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
     archive.close()
@@ -122,7 +128,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
         ("sqlite:////nowhere/at/all/a.sqlite", "unable to open"),
-        ("postgresql+nothing://u:hunter2@127.0.0.1/d", "driver"),
+        ("postgresql+nothing://u:hunter2@127.0.0.1/d", "nothing: sqlite:"),
         ("postgresql+psycopg://u:hunter2@127.0.0.1:9/d", "(?i)refused"),
         ("postgresql+psycopg://u:hunter2@127.0.0.1:x/d", "can't be read"),
         ("postgresql+psycopg://u:hunter2@127.0.0.1:9/d?sslmode=what", "sslmode"),

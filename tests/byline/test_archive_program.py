@@ -11,8 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +20,26 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import func, select
 
+from byline.archive import __main__ as program
+from byline.archive.__main__ import export_all
 from byline.archive.database import Archive
+from byline.archive.earnings import balance_of
 from byline.archive.exporter import Exporter
+from byline.archive.lines import account_lines
+from byline.archive.metrics import ArchiveMetrics
 from byline.archive.settings import ArchiveSettings
 from byline.archive.tables import account_days, accounts, adapters, entries, legs
+from byline.archive.usage import usage_lines
 from byline.ledger import Ledger
-from byline.records import AdapterVersion, Payout, Release
+from byline.records import (
+    AdapterVersion,
+    Adjustment,
+    Leg,
+    Payout,
+    Refund,
+    Release,
+    UnattributedRelease,
+)
 from byline.redis_server import RedisServer, running_redis
 from byline.registry import write_release
 from tests.byline.cases import (
@@ -96,7 +110,7 @@ async def test_killed_after_any_step_and_started_again_it_exports_each_entry_onc
     archive.close()
 
 
-async def test_an_operators_postings_are_archived(
+async def test_an_operators_postings_are_archived_with_their_reasons(
     ledger: Ledger, ledger_name: str, archive: Archive
 ) -> None:
     inference = event_id()
@@ -104,14 +118,29 @@ async def test_an_operators_postings_are_archived(
     await ledger.hold(inference, "demo", 10**8, expires_ms=NOW_MS + HOLD_MS, time_ms=NOW_MS)
     capture = a_capture(inference, held=10**8, credit=10**7, pools=(5 * 10**7,))
     await ledger.capture(capture, time_ms=NOW_MS)
-    await ledger.settle(an_attribution(inference, pool=5 * 10**7), time_ms=NOW_MS)
+    attribution = an_attribution(inference, pool=5 * 10**7, unattributed=10**7)
+    await ledger.settle(attribution, time_ms=NOW_MS)
     payout = Payout(
         event_id(), "contrib:alice", 2 * 10**7, "contrib:alice/2026-11", 1, 9, 0, 5 * 10**7, ""
     )
     await ledger.payout(payout, time_ms=NOW_MS)
+    await ledger.refund(Refund(event_id(), inference, 600, "a bad answer"), time_ms=NOW_MS)
+    double = (Leg("contrib:alice", -7), Leg("platform", 7))
+    await ledger.adjust(Adjustment(event_id(), double, "a double", "ops"), time_ms=NOW_MS)
+    to_alice = UnattributedRelease(event_id(), ADAPTER, (Leg("contrib:alice", 9),), "D-12")
+    await ledger.release(to_alice, time_ms=NOW_MS)
     while await Exporter(ledger, archive, name=ledger_name).once():
         pass
     await require_equal(ledger, archive, ledger_name)
+    with archive.reading() as connection:
+        found, _ = account_lines(connection, "contrib:alice", limit=9)
+        (used,), _ = usage_lines(connection, "demo", limit=9)
+        paid = balance_of(connection, "contrib:alice", now_ms=0, blocked=False).paid_nano
+    assert [(line.kind, line.reason) for line in found] == [
+        ("release", "D-12"), ("adjust", "a double"), ("refund", "a bad answer"), ("payout", None),
+        ("settle", None),
+    ]  # fmt: skip
+    assert (used.inference, used.refunded_nano, paid) == (inference, 600, 2 * 10**7)
 
 
 async def test_the_program_exports_what_is_posted_while_it_runs(
@@ -120,7 +149,7 @@ async def test_the_program_exports_what_is_posted_while_it_runs(
     version = AdapterVersion("healthcare", ADAPTER, "x", "clinic", "tiny", "data@aa", "index@bb")
     write_release(tmp_path / "release.json", Release("tiny", "x", 2048, (version,), "router@cc"))
     await post_history(ledger, random.Random(1), inferences=4)
-    with running(tmp_path, redis_url, archive_url, ledger_name) as port:
+    async with running(tmp_path, redis_url, archive_url, ledger_name) as port:
         await until(lambda: metric(port, "byline_archive_exported_seq", ledger_name) > 0)
         await post_history(ledger, random.Random(2), inferences=4)
         newest = (await ledger.unfinished()).journal_entries
@@ -139,10 +168,13 @@ async def test_the_program_exports_what_is_posted_while_it_runs(
     archive.close()
 
 
-async def test_the_program_waits_for_a_ledger_that_is_away(tmp_path: Path) -> None:
+async def test_the_program_waits_for_a_ledger_that_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server = RedisServer(tmp_path / "redis", unix_socket=tmp_path / "s.sock")
     url = f"sqlite:///{tmp_path}/archive.sqlite"
-    with running(tmp_path, server.url, url, "usd") as port:
+    async with running(tmp_path, server.url, url, "usd") as port:
+        await until(lambda: "waiting" in caplog.text)
         assert fetch(port, "/healthz")[0] == 200
         for seed in range(2):  # it comes, goes and comes again
             with running_redis(server):
@@ -163,46 +195,34 @@ async def test_a_contradiction_is_shown_and_the_program_stays(
     while await Exporter(other, archive, name=ledger_name).once():
         pass
     await other.close()
-    with running(tmp_path, redis_url, archive_url, ledger_name) as port:
+    async with running(tmp_path, redis_url, archive_url, ledger_name) as port:
         await until(lambda: metric(port, "byline_archive_stopped", ledger_name) == 1.0)
         status, text = fetch(port, "/healthz")
         assert (status, "another one in the archive" in text or "older copy" in text) == (503, True)
 
 
-@contextmanager
-def running(home: Path, redis_url: str, archive_url: str, ledgers: str) -> Iterator[int]:
-    """The program, until the block ends; then it must end by itself. Gives its port."""
+@asynccontextmanager
+async def running(home: Path, redis_url: str, archive_url: str, ledgers: str) -> AsyncIterator[int]:
+    """The program, until the block ends and a SIGTERM stops it. Gives its port."""
+    port = free_port()
+    settings = ArchiveSettings(
+        home=home, redis_url=redis_url, url=archive_url, ledgers=(ledgers,), metrics_port=port
+    )
+    running_program = asyncio.create_task(export_all(settings, ArchiveMetrics()))
+    await asyncio.sleep(0)
+    try:
+        yield port
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running_program, 15)
+    finally:
+        running_program.cancel()
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    settings = {
-        "HOME": str(home), "REDIS_URL": redis_url, "URL": archive_url, "LEDGERS": ledgers,
-        "METRICS_PORT": str(port), "LOG_LEVEL": "WARNING",
-    }  # fmt: skip
-    named = {f"BYLINE_ARCHIVE_{name}": value for name, value in settings.items()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "byline.archive"], cwd=ROOT, env=environment(**named)
-    )
-    try:
-        _wait_until_it_answers(port, process)
-        yield port
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            fetch(port, "/metrics")
-        except urllib.error.URLError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("the program did not start")
+    return port
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -233,6 +253,57 @@ async def until(claim: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError("it did not become true in time")
+
+
+def test_the_program_starts_from_its_environment_and_stops_at_sigterm(tmp_path: Path) -> None:
+    port = free_port()
+    settings = {
+        "BYLINE_ARCHIVE_HOME": str(tmp_path),
+        "BYLINE_ARCHIVE_REDIS_URL": f"unix://{tmp_path}/none.sock",
+        "BYLINE_ARCHIVE_METRICS_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "byline.archive"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(**settings)) as process:
+        answered = wait_for_answer(port)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    assert answered == (200, "ok\n")
+    assert (tmp_path / "archive.sqlite").exists()
+
+
+def wait_for_answer(port: int) -> tuple[int, str]:
+    for _ in range(600):
+        with suppress(urllib.error.URLError):
+            return fetch(port, "/healthz")
+        time.sleep(0.05)
+    raise AssertionError("the program did not start")
+
+
+def test_a_ledger_that_could_lose_money_ends_the_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = RedisServer(tmp_path / "redis", unix_socket=tmp_path / "s.sock")
+    monkeypatch.setenv("BYLINE_ARCHIVE_HOME", str(tmp_path))
+    monkeypatch.setenv("BYLINE_ARCHIVE_REDIS_URL", server.url)
+    monkeypatch.setenv("BYLINE_ARCHIVE_METRICS_PORT", str(free_port()))
+    with running_redis(server):
+        set_unsafe(server)
+        with pytest.raises(SystemExit, match="could lose money"):
+            program.main()
+
+
+def set_unsafe(server: RedisServer) -> None:
+    assert server.unix_socket is not None
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(server.unix_socket))
+        connection.sendall(b"CONFIG SET appendfsync everysec\r\n")
+        assert connection.recv(64) == b"+OK\r\n"
+
+
+def test_a_bad_setting_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYLINE_ARCHIVE_METRICS_PORT", "0")
+    with pytest.raises(SystemExit, match="metrics_port"):
+        program.main()
 
 
 def test_settings_name_ledgers_with_commas_and_default_to_the_homes_archive(

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
+from byline import journal
+from byline.bookkeeping import imprints, live, patrol
 from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.figures import balances_shown
-from byline.bookkeeping.findings import Findings, Kind
+from byline.bookkeeping.findings import Finding, Findings, Kind
+from byline.bookkeeping.live import LiveBooks
+from byline.books import Page
 from byline.errors import LedgerFenced, LedgerFrozen, LedgerRefused, LedgerUnavailable
+from byline.journal import Journal
 from byline.keys import Keys
 from byline.ledger import Ledger
 from byline.postings import DAY_MS
@@ -327,6 +332,124 @@ async def test_it_waits_for_a_ledger_that_is_away_and_joins_one_that_was_rebuilt
     await until(seen + 3)
     stop.set()
     await running
+
+
+class Misreading:
+    """Reads a journal; once it takes one entry for another text."""
+
+    def __init__(self, count: int) -> None:
+        self._read = Journal.read
+        self._count: int | None = count
+
+    async def read(self, journal: Journal, after: int, up_to: int | None, count: int) -> Page:
+        page = await self._read(journal, after, up_to, count)
+        if count == self._count and page:
+            self._count = None
+            return [(page[0][0], [b"e", b"{}"]), *page[1:]]
+        return page
+
+
+@pytest.mark.parametrize("count", [journal.PAGE, 7])
+async def test_what_was_misread_once_is_no_finding(
+    ledger: Ledger, ledger_name: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    await some_history(ledger)
+    monkeypatch.setattr(patrol, "ENTRIES_A_ROUND", 7)
+    misreading = Misreading(count)
+
+    async def read(journal: Journal, after: int, up_to: int | None, count: int) -> Page:
+        return await misreading.read(journal, after, up_to, count)
+
+    monkeypatch.setattr(Journal, "read", read)
+    bookkeeper = Bookkeeper(ledger, None, name=ledger_name)
+    if count == journal.PAGE:
+        with pytest.raises(LedgerUnavailable, match="two readings"):
+            await bookkeeper.once(NOW_MS)
+    for _ in range(5):
+        assert (await bookkeeper.once(NOW_MS)).balanced
+    assert misreading._count is None
+    assert (await ledger.unfinished()).frozen is None
+
+
+async def test_a_changed_thousand_is_named(
+    ledger: Ledger, ledger_name: str, redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imprints, "CHUNK", 2)
+    monkeypatch.setattr(patrol, "ENTRIES_A_ROUND", 5)
+    await some_history(ledger)
+    bookkeeper = Bookkeeper(ledger, None, name=ledger_name)
+    for _ in range(5):
+        assert (await bookkeeper.once(NOW_MS)).balanced
+    await rewrite_policy(redis, Keys(ledger_name))
+    found = [finding for _ in range(4) for finding in (await bookkeeper.once(NOW_MS)).found]
+    assert {(f.kind, f.subject) for f in found} == {(Kind.REWRITTEN, "4")}
+
+
+async def test_a_ledger_without_an_epoch_is_no_ledger(
+    bookkeeper: Bookkeeper, ledger_name: str, redis: Client
+) -> None:
+    await redis.delete(Keys(ledger_name).meta)
+    with pytest.raises(LedgerUnavailable, match="no epoch"):
+        await bookkeeper.once(NOW_MS)
+
+
+async def test_an_entry_without_a_key_has_no_mark_to_miss(
+    bookkeeper: Bookkeeper, ledger_name: str, redis: Client
+) -> None:
+    await rewrite(redis, Keys(ledger_name), lambda entry: entry.update(key="?"))
+    assert Kind.MARK not in {finding.kind for finding in (await bookkeeper.once(NOW_MS)).found}
+
+
+async def test_a_hold_in_the_list_that_is_no_inference_has_no_age(
+    bookkeeper: Bookkeeper, ledger_name: str, redis: Client
+) -> None:
+    await redis.zadd(Keys(ledger_name).holds, {"nobody": 1})
+    findings = await bookkeeper.once(NOW_MS)
+    assert findings.count(Kind.UNLISTED) == 2
+    assert findings.figures.oldest_hold_seconds == 0
+
+
+async def test_a_rounding_account_is_found(ledger: Ledger, ledger_name: str, redis: Client) -> None:
+    await some_history(ledger)
+    legs = [["rounding", "1"], ["refund", "-1"]]
+    await rewrite(redis, Keys(ledger_name), lambda entry: entry.update(legs=legs))
+    findings = await Bookkeeper(ledger, None, name=ledger_name).once(NOW_MS)
+    assert findings.count(Kind.ROUNDING) == 1
+
+
+async def test_what_is_found_once_and_not_again_stops_nothing(
+    bookkeeper: Bookkeeper, ledger: Ledger, ledger_name: str, redis: Client
+) -> None:
+    """Mended between the two looks of one round."""
+    assert (await bookkeeper.once(NOW_MS)).balanced
+    await change_balance(redis, Keys(ledger_name))
+    desk = bookkeeper._desk
+    assert desk is not None
+    look, times = desk.patrol.round, 0
+
+    async def mend(live: LiveBooks, *, now_ms: int) -> list[Finding]:
+        nonlocal times
+        times += 1
+        if times == 1:
+            await redis.hincrby(Keys(ledger_name).balances, "platform", -1)
+        return await look(live, now_ms=now_ms)
+
+    desk.patrol.round = mend  # type: ignore[method-assign]
+    assert (await bookkeeper.once(NOW_MS)).balanced
+    assert times == 2
+    assert (await ledger.unfinished()).frozen is None
+
+
+async def test_names_beyond_what_may_wait_are_compared_in_their_turn(
+    ledger: Ledger, ledger_name: str, redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "NAMES_WAITING_MAX", 0)
+    monkeypatch.setattr(live, "NAMES_SWEPT_A_ROUND", 1)
+    bookkeeper = Bookkeeper(ledger, None, name=ledger_name)
+    await some_history(ledger)
+    await change_balance(redis, Keys(ledger_name))
+    rounds = [await bookkeeper.once(NOW_MS) for _ in range(20)]
+    assert not rounds[-1].balanced
 
 
 def test_the_balances_shown_have_few_names() -> None:

@@ -1,4 +1,4 @@
-"""`byline ledger check`, `rebuild` and `trim` begin where they are told to and say what they did."""
+"""`byline ledger check`, `rebuild` and `trim` begin where they are told to and tell the end."""
 
 import json
 from collections.abc import Iterator

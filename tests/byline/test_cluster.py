@@ -200,6 +200,7 @@ async def test_api_keys_and_jobs_are_found_again_too(cluster: Cluster) -> None:
     async def answered() -> bool:
         with suppress(LedgerUnavailable):
             await keys.find(secret)
+            await ledger.inference(inference)
             return bool(await jobs.claim(count=1, block_ms=100))
         return False
 
@@ -207,7 +208,6 @@ async def test_api_keys_and_jobs_are_found_again_too(cluster: Cluster) -> None:
     await until(answered)
     assert (await keys.find(secret)).subject == "demo"
     assert await jobs.claim(count=1, block_ms=0) == []
-    assert await ledger.inference(inference) is not None
     for opened in (keys, jobs, ledger):
         await opened.close()
 

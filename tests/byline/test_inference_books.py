@@ -133,6 +133,20 @@ def test_an_expired_hold_is_forgotten_when_it_can_be_captured_no_more() -> None:
     assert len(fold.inferences._expired) <= inference_books.FORGET_MS // DAY_MS + 2
 
 
+def test_two_legs_of_one_account_and_another_kind_of_id_are_broken() -> None:
+    fields = orjson.loads(an_entry(1, "hold", HOLD)[1][1])
+    fields["legs"] = [["app:demo", "0"], ["app:demo", "0"]]
+    fold = Fold()
+    fold.add_page([(b"1-1", [b"e", orjson.dumps(fields)])])
+    assert fold.unbalanced == [1]
+    fold.add_page([(b"2-2", [b"e", an_entry(2, "hold", HOLD)[1][1]])])
+    assert (fold.unbalanced, fold.gaps) == ([1, 2], [])
+
+
+def test_a_leg_of_nothing_changes_nothing() -> None:
+    assert folded(("adjust", {"host": 0})).accounts == {}
+
+
 def test_the_list_of_what_is_wrong_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference_books, "LISTED_MAX", 2)
     fold = Fold()

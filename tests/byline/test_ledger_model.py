@@ -292,14 +292,18 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             lambda: self.model.payout(account, payout.nano), call, lambda: call("x"), permanent=True
         )
 
-    @rule(account=st.sampled_from(["contrib:alice", "platform"]), blocks=st.booleans())
-    def block(self, account: str, blocks: bool) -> None:
-        if blocks:
+    @precondition(lambda self: self.payable())
+    @rule(at=picks)
+    def block(self, at: int) -> None:
+        """Or allow again, if it is blocked; then a payout is tried."""
+        account = self.payable()[at % len(self.payable())]
+        if account not in self.model.blocked:
             self.run(self.ledger.block_payouts(account, "a dispute"))
             self.model.blocked.add(account)
         else:
             self.run(self.ledger.allow_payouts(account))
             self.model.blocked.discard(account)
+        self.payout(at, 50)
 
     @rule()
     def drop_marks(self) -> None:

@@ -4,7 +4,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byline.limits import LEG_NANO_MAX, PPB
@@ -77,6 +77,41 @@ def test_one_to_two_thousand_payees_are_paid_in_full(payees: int) -> None:
     weights = {f"c{index}": rng.randrange(1, PPB) for index in range(payees)}
     for amount in (0, 1, payees - 1, payees, 123_457, LEG_NANO_MAX):
         assert sum(largest_remainder(amount, weights, "salt").values()) == amount
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 2_000), amounts, st.integers(1, PPB), st.randoms(use_true_random=False))
+def test_every_property_holds_for_one_to_two_thousand_payees(
+    payees: int, amount: int, weight_max: int, rng: random.Random
+) -> None:
+    given_weights = {f"c{index}": rng.randrange(weight_max + 1) for index in range(payees - 1)}
+    given_weights["last"] = weight_max
+    total = sum(given_weights.values())
+    parts = largest_remainder(amount, given_weights, "salt")
+    assert sum(parts.values()) == amount
+    for name, part in parts.items():
+        assert abs(part * total - amount * given_weights[name]) < total
+        assert part >= 0
+        assert part == 0 or given_weights[name] > 0
+
+
+@given(weights, salts, st.integers(1, 1_000))
+def test_an_amount_that_is_a_multiple_of_the_weights_is_split_without_remainder(
+    weights: dict[str, int], salt: str, factor: int
+) -> None:
+    amount = factor * sum(weights.values())
+    expected = {name: factor * weight for name, weight in weights.items()}
+    assert largest_remainder(amount, weights, salt) == expected
+
+
+@given(amounts, weights, salts, st.data())
+def test_whoever_gets_a_bigger_weight_never_gets_less(
+    amount: int, weights: dict[str, int], salt: str, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(weights)))
+    more = {**weights, name: weights[name] + data.draw(st.integers(1, PPB))}
+    before = largest_remainder(amount, weights, salt)[name]
+    assert largest_remainder(amount, more, salt)[name] >= before
 
 
 def test_equal_remainders_favour_no_name_for_ever() -> None:

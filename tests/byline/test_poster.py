@@ -210,7 +210,7 @@ async def test_a_server_killed_in_mid_batch_is_found_again_by_the_next_post(
     server: RedisServer, outcomes: Outcomes
 ) -> None:
     process = server.start()
-    ledger = await Ledger.open(server.url, timeout_seconds=TIMEOUT_SECONDS)
+    ledger = await Ledger.open(server.url, timeout_seconds=5.0)
     operations = [event_id() for _ in range(2_000)]
     posting = asyncio.create_task(deposits(ledger, operations))
     await asyncio.sleep(0.02)

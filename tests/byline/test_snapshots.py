@@ -43,6 +43,14 @@ async def test_a_snapshot_is_read_as_it_was_written(
     assert await store.read() == written
 
 
+async def test_a_large_snapshot_is_read_in_pages(ledger: Ledger) -> None:
+    await ledger.deposit(event_id(), "demo", 1, time_ms=NOW_MS)
+    large = Snapshot(1, {f"contrib:c{n}": n + 1 for n in range(3_000)})
+    store = Snapshots(*ledger.inside)
+    await store.write(large, ledger.epoch)
+    assert await store.read() == large
+
+
 def test_the_digest_is_of_canonical_json() -> None:
     text = '{"accounts":{"a":"1","b":"-1"},"seq":7}'
     assert snapshots.digest(Snapshot(7, {"b": -1, "a": 1})) == sha256_hex(text.encode())

@@ -232,6 +232,38 @@ async def test_a_full_disk_is_a_full_spool_until_there_is_room_again(tmp_path: P
         assert spool.postings() == [first, third]
 
 
+async def test_a_mark_that_finds_no_room_is_only_a_posting_sent_again(tmp_path: Path) -> None:
+    first, second = a_posting(), a_posting()
+    async with opened(tmp_path) as spool:
+        for posting in (first, second):
+            await spool.put(posting, time_ms=NOW_MS)
+        with full_disk(room=10):
+            spool.done(first.key)
+            await spool.tidy()
+        assert spool.postings() == [second]
+    async with opened(tmp_path, bytes_max=16) as spool:
+        assert spool.postings() == [first, second]
+        with full_disk(room=10):
+            spool.done(first.key)
+            await spool.tidy()
+    async with opened(tmp_path) as spool:
+        assert spool.postings() == [first, second]
+
+
+async def test_a_sync_is_of_all_files_that_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, bytes_max=SMALL) as spool:
+        for _ in range(8):
+            await spool.write(a_posting(), time_ms=NOW_MS)
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fsync", synced.append)
+        await spool.sync()
+        assert len(synced) == len(files_of(tmp_path)) > 1
+        await spool.sync()
+        assert len(synced) == len(files_of(tmp_path))
+
+
 async def test_a_disk_that_can_not_sync_is_a_full_spool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,14 +1,16 @@
 """The journal is trimmed only behind what is exported and in a snapshot; what is old is forgotten
 only when nothing that comes again could still post."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from byline.bookkeeping import trimming
 from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.trimming import FORGET_DAYS, Trimming
 from byline.bookkeeping.upkeep import Upkeep
-from byline.books import Snapshot
+from byline.books import Fold, Snapshot
 from byline.errors import LedgerRefused
 from byline.journal import Journal
 from byline.keys import Keys
@@ -152,10 +154,10 @@ async def test_what_is_finished_is_forgotten_when_nothing_can_be_sent_again(
     await exported_and_trimmed(ledger)
     young = await captured(ledger)
     await ledger.settle(an_attribution(young), time_ms=NOW_MS)
-    trimming = trimming_of(ledger)
+    at_work = trimming_of(ledger)
     young_enough_ms = (DAY + EVENT_AGE_DAYS_MAX) * DAY_MS + DAY_MS
-    assert await trimming.forget(now_ms=young_enough_ms) == 0
-    assert await trimming.forget(now_ms=LATER_MS) == len(gone)
+    assert await at_work.forget(now_ms=young_enough_ms) == 0
+    assert await at_work.forget(now_ms=LATER_MS) == len(gone)
     assert [await is_known(ledger, each) for each in gone] == [False] * len(gone)
     assert all([await is_known(ledger, each) for each in [*stay, young]])
     assert (await ledger.check()).balanced
@@ -197,13 +199,31 @@ async def test_a_late_settlement_keeps_its_inference_until_it_is_trimmed_itself(
 ) -> None:
     inference = await captured(ledger)
     await exported_and_trimmed(ledger)
-    trimming = trimming_of(ledger)
-    assert await trimming.forget(now_ms=LATER_MS) == 0
+    at_work = trimming_of(ledger)
+    assert await at_work.forget(now_ms=LATER_MS) == 0
     await ledger.settle(an_attribution(inference), time_ms=LATER_MS)
-    assert await trimming.forget(now_ms=LATER_MS) == 0
+    assert await at_work.forget(now_ms=LATER_MS) == 0
     assert (await ledger.settle(an_attribution(inference), time_ms=LATER_MS)).duplicate
     await exported_and_trimmed(ledger)
-    assert await trimming.forget(now_ms=LATER_MS) == 1
+    assert await at_work.forget(now_ms=LATER_MS) == 1
+
+
+async def test_many_are_forgotten_a_page_at_a_time(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one() -> None:
+        await ledger.void(await held(ledger), "demo", time_ms=NOW_MS)
+
+    await asyncio.gather(*(one() for _ in range(300)))
+    await exported_and_trimmed(ledger)
+    monkeypatch.setattr(trimming, "MARKS_AT_ONCE", 50)
+    monkeypatch.setattr(trimming, "PAGES_A_ROUND", 2)
+    at_work = trimming_of(ledger)
+    forgotten = [await at_work.forget(now_ms=LATER_MS) for _ in range(20)]
+    assert sum(forgotten) == 300
+    assert 0 < forgotten[0] < 300
+    redis, keys = ledger.inside
+    assert not await redis.exists(keys.marks(DAY))
 
 
 async def test_a_kill_while_forgetting_is_made_good_by_the_next_round(ledger: Ledger) -> None:
@@ -235,6 +255,30 @@ async def test_a_bookkeeper_trims_what_it_has_in_its_snapshot(
     fresh = Bookkeeper(ledger, None, name=ledger_name, upkeep=upkeep)
     assert (await fresh.once(LATER_MS)).balanced
     assert (await ledger.check()).balanced
+
+
+async def test_a_check_that_is_overtaken_by_trimming_begins_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ten_entries(ledger)
+    fold, times = Journal._fold, 0
+
+    async def overtaken(inside: Journal, base: Snapshot, *, up_to_seq: int | None = None) -> Fold:
+        nonlocal times
+        times += 1
+        if times in trimmed_at:
+            await ten_entries(ledger)
+            await ready_to_trim(ledger)
+            await trim(ledger)
+        return await fold(inside, base, up_to_seq=up_to_seq)
+
+    monkeypatch.setattr(Journal, "_fold", overtaken)
+    trimmed_at: tuple[int, ...] = (1,)
+    assert (await ledger.check()).balanced
+    assert times == 2
+    trimmed_at = (3, 4, 5)
+    with pytest.raises(LedgerRefused, match="being trimmed"):
+        await ledger.check()
 
 
 async def test_nothing_to_begin_at_is_said(ledger: Ledger, redis: Client) -> None:

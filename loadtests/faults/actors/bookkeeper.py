@@ -15,7 +15,7 @@ from loadtests.faults.messages import Open, Perform, Wrong
 
 # Small, so that snapshots are taken and the journal is trimmed many times in a run.
 UPKEEP = Upkeep(snapshot_entries=2_000, keep_entries=4_000, keep_days=0.01)
-ROUNDS = 2  # in one command
+ROUNDS = 3  # in one command
 
 
 class Bookkeeper:
@@ -30,7 +30,7 @@ class Bookkeeper:
         """Connect to the ledger; the archive stays open."""
         if self._ledger is not None:
             await self._ledger.close()
-        self._ledger = await opened(command)
+        self._ledger = await opened(command, self._stage.part)
         self._keeping = Keeping(self._ledger, self._archive, step=self._stage.step, upkeep=UPKEEP)
 
     async def perform(self, command: Perform) -> dict[str, int]:
@@ -57,6 +57,7 @@ class Bookkeeper:
                 trimmed = findings.figures.trimmed_seq
                 rounds += 1
                 self._stage.step("round")
+                await asyncio.sleep(PAUSE_SECONDS)
                 if rounds == ROUNDS:
                     break
         return {"rounds": rounds, "trimmed": trimmed}

@@ -8,7 +8,15 @@ from byline.archive.database import Archive
 from byline.archive.exporter import Exporter as Exporting
 from byline.errors import ArchiveMismatch, ArchiveUnavailable, LedgerFenced, LedgerUnavailable
 from byline.ledger import Ledger
-from loadtests.faults.actors.stage import PAUSE_SECONDS, Part, Stage, act, archive_url, opened
+from loadtests.faults.actors.stage import (
+    IDLE_ROUNDS,
+    PAUSE_SECONDS,
+    Part,
+    Stage,
+    act,
+    archive_url,
+    opened,
+)
 from loadtests.faults.messages import Open, Perform
 
 
@@ -24,19 +32,20 @@ class Exporter:
         """Connect to the ledger; the archive stays open."""
         if self._ledger is not None:
             await self._ledger.close()
-        self._ledger = await opened(command)
+        self._ledger = await opened(command, self._stage.part)
         self._exporting = Exporting(self._ledger, self._archive, step=self._stage.step)
 
     async def perform(self, command: Perform) -> dict[str, int]:
         """Export all there is, or as far as it comes."""
         assert self._ledger is not None
-        exported = failures = 0
-        while failures < command.tries:
+        exported = failures = idle = 0
+        while failures < command.tries and idle < IDLE_ROUNDS:
             try:
                 entries = await self._exporting.once()
                 exported += entries
                 if not entries:
-                    break
+                    idle += 1
+                    await asyncio.sleep(PAUSE_SECONDS)
             except LedgerFenced:
                 failures += 1
                 await self._ledger.rejoin()

@@ -60,7 +60,7 @@ class Poster:
         if self._ledger is not None:
             await self._delivery.drain(PATIENCE_SECONDS)
             await self._ledger.close()
-        self._ledger = await opened(command)
+        self._ledger = await opened(command, self._stage.part)
         self._delivery = Delivery(
             self._ledger, self._spool, pause_seconds=PAUSE_SECONDS, step=self._stage.step,
             refused=lambda posting, problem: self._refused(posting.key, problem),
@@ -107,6 +107,8 @@ class Poster:
     async def _until_answered(self, operation: Operation, *, must_be_refused: bool) -> bool:
         """Send under the same key until there is an answer; True where it is posted, or kept."""
         key, sent = key_of(operation), operation
+        if must_be_refused:
+            key = f"hostile {key}"  # another payload may have a right to that key
         for _ in range(self._stage.tries):
             try:
                 posted = await self._delivery.rejoined(partial(self._send, sent))

@@ -22,6 +22,8 @@ from loadtests.faults.messages import Command, Ended, Open, Perform, Report, Wro
 PATIENCE_SECONDS = 0.5
 PAUSE_SECONDS = 0.04  # between two tries of one operation
 OPEN_TRIES = 100
+IDLE_ROUNDS = 6  # of looking for more to do, while the others are still at it
+UNCONFIRMED = "no confirmation by replicas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +98,19 @@ async def _act(connection: "Connection[Any, Any]", stage: Stage, actor: Actor) -
             return
         if isinstance(command, Open):
             await actor.open(command)
-            stage.report(Ended())
+            stage.report(Ended({}))
         else:
             stage.begin(command)
             stage.report(Ended(await actor.perform(command)))
 
 
-async def opened(command: Open) -> Ledger:
+async def opened(command: Open, part: Part) -> Ledger:
     """The ledger through the actor's door; waits for a server that is being started."""
+    replicas = 0 if part.defect == UNCONFIRMED else command.replicas
     for tries_left in reversed(range(OPEN_TRIES)):
         try:
             return await Ledger.open(
-                command.url, timeout_seconds=PATIENCE_SECONDS, replicas=command.replicas
+                command.url, timeout_seconds=PATIENCE_SECONDS, replicas=replicas
             )
         except LedgerUnavailable:
             if not tries_left:

@@ -10,9 +10,9 @@ from byline.errors import InsufficientFunds, LedgerFenced, LedgerRefused, Ledger
 from byline.jobs import Jobs
 from byline.ledger import Ledger
 from byline.records import Attribution, AttributionJob
-from loadtests.faults.actors.stage import PAUSE_SECONDS, Part, Stage, act, opened
+from loadtests.faults.actors.stage import IDLE_ROUNDS, PAUSE_SECONDS, Part, Stage, act, opened
 from loadtests.faults.messages import Acknowledged, Open, Perform, Refused, Unknown
-from loadtests.faults.operations import attribution_of
+from loadtests.faults.operations import attribution_of, legs_of_settle
 
 CONSUMER = "worker"
 CLAIMED_AT_ONCE = 64
@@ -37,21 +37,22 @@ class Worker:
             await self._ledger.close()
         if self._jobs is not None:
             await self._jobs.close()
-        self._ledger = await opened(command)
+        self._ledger = await opened(command, self._stage.part)
         self._url = command.url
         self._jobs = await Jobs.open(command.url, consumer=CONSUMER)
 
     async def perform(self, command: Perform) -> dict[str, int]:
         """Settle until nothing waits; then give back the holds whose time is over."""
         self._now_ms = command.now_ms
-        settled = swept = failures = 0
-        while failures < command.tries:
+        settled = swept = failures = idle = 0
+        while failures < command.tries and idle < IDLE_ROUNDS:
             try:
                 settling = await self._settle_some()
                 sweeping = 0 if settling else await self._sweep()
                 settled, swept = settled + settling, swept + sweeping
                 if not settling and not sweeping:
-                    break
+                    idle += 1
+                    await asyncio.sleep(PAUSE_SECONDS)
             except (LedgerUnavailable, LedgerFenced) as problem:
                 failures += 1
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -108,7 +109,9 @@ class Worker:
             self._stage.report(Refused(key, type(problem).__name__, str(problem)))
             return
         self._stage.report(
-            Acknowledged(key, posted.seq, posted.duplicate, posted.late, attribution)
+            Acknowledged(
+                key, posted.seq, posted.duplicate, posted.late, legs_of_settle(attribution)
+            )
         )
 
     async def _sweep(self) -> int:

@@ -97,25 +97,29 @@ async def _export_opened(
         try:
             observe = partial(metrics.observe_written, name)
             exporter = Exporter(ledger, archive, name=name, observe=observe)
-            looking = asyncio.create_task(_look(exporter, archive, name, metrics))
+            done = asyncio.Event()
+            looking = asyncio.create_task(_look(exporter, archive, name, metrics, done))
             try:
                 await exporter.run(stop)
             finally:
-                looking.cancel()
+                done.set()
+                await looking
         finally:
             await ledger.close()
     finally:
         archive.close()
 
 
-async def _look(exporter: Exporter, archive: Archive, name: str, metrics: ArchiveMetrics) -> None:
-    """Measure the lag until cancelled."""
-    while True:
+async def _look(
+    exporter: Exporter, archive: Archive, name: str, metrics: ArchiveMetrics, done: asyncio.Event
+) -> None:
+    """Measure the lag until the export is done with."""
+    while not done.is_set():
         with suppress(LedgerError, ArchiveUnavailable, ArchiveMismatch):  # the exporter says so
             lag = await exporter.lag()
             missing = await asyncio.to_thread(missing_texts, archive)
             metrics.observe_lag(name, lag, missing=missing, now_ms=time.time_ns() // 1_000_000)
-        await asyncio.sleep(LOOK_SECONDS)
+        await _pause(done, LOOK_SECONDS)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from byline.archive.tables import SCHEMA_VERSION, archive_version, tables
 from byline.errors import ArchiveUnavailable
@@ -29,8 +29,7 @@ class Archive:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self._name = name
-        options = {"begin": "BEGIN IMMEDIATE"}
-        self._writer = engine.execution_options(**options)
+        self._writer = engine.execution_options(begin="BEGIN IMMEDIATE")
         self._reader = engine
         if engine.dialect.name == "postgresql":
             self._reader = engine.execution_options(
@@ -44,8 +43,8 @@ class Archive:
         name = parsed.render_as_string(hide_password=True)
         try:
             engine = _engine(parsed)
-        except (SQLAlchemyError, ImportError, TypeError) as problem:  # an option it doesn't know
-            raise ArchiveUnavailable(f"the archive {name}: {problem}") from problem
+        except (SQLAlchemyError, ImportError) as problem:  # no such driver
+            raise ArchiveUnavailable(f"the archive {name}: {problem}: {URL_FORMS}") from problem
         archive = cls(engine, name)
         try:
             if not create:
@@ -140,17 +139,11 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    try:
-        engine = create_engine(
-            url,
-            pool_pre_ping=True,  # a connection that a restarted server has dropped is replaced
-            connect_args={
-                "connect_timeout": ARCHIVE_CONNECT_SECONDS,
-                "application_name": "byline",
-            },
-        )
-    except NoSuchModuleError as problem:
-        raise ArchiveUnavailable(f"no such PostgreSQL driver: {URL_FORMS}") from problem
+    engine = create_engine(
+        url,
+        pool_pre_ping=True,  # a connection that a restarted server has dropped is replaced
+        connect_args={"connect_timeout": ARCHIVE_CONNECT_SECONDS, "application_name": "byline"},
+    )
     event.listen(engine, "connect", _prepare_postgresql)
     return engine
 

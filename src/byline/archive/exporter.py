@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from byline.archive.database import Archive
 from byline.archive.rows import Found, entry_from
-from byline.archive.writing import Written, exported_seq, write_page
+from byline.archive.writing import Written, exported_seq, require_same_history, write_page
 from byline.errors import ArchiveMismatch, ArchiveUnavailable, LedgerFenced, LedgerUnavailable
 from byline.ledger import Ledger
 from byline.limits import ENTRIES_PER_EXPORT_MAX, LEGS_PER_EXPORT_MAX
@@ -61,12 +61,15 @@ class Exporter:
         Raises ArchiveMismatch where the journal does not continue the archive, LedgerUnconfirmed
         where a replica lags, and what the two stores raise when they are away.
         """
-        page = await self._page()
+        seq, page = await self._page()
         self._step("read")
-        await self._ledger.confirm()  # of all posted before, so of every entry in the page
-        self._step("confirmed")
-        written = await asyncio.to_thread(self._write, page)
-        self._step("committed")
+        if page and page[-1].entry.seq > seq:
+            await self._ledger.confirm()  # of all posted before, so of every entry in the page
+            self._step("confirmed")
+            written = await asyncio.to_thread(self._write, page)
+            self._step("committed")
+        else:
+            written = await asyncio.to_thread(self._compare, seq, page)
         self._observe(written)
         if written.seq != self._noted:
             await self._ledger.note_exported(written.seq)
@@ -104,15 +107,15 @@ class Exporter:
         oldest_ms = entry_from(*waiting[0]).time_ms if waiting else None
         return Lag(seq, max(newest - seq, 0), oldest_ms)
 
-    async def _page(self) -> list[Found]:
-        """The newest entry that is archived, to compare it, and what follows it."""
+    async def _page(self) -> tuple[int, list[Found]]:
+        """How far the archive is; the entry there, to compare it; and what follows it."""
         seq = await asyncio.to_thread(self._exported_seq)
         texts = await self._ledger.page(after_seq=max(seq - 1, 0), limit=self._entries_max + 1)
         if seq and not texts:
             await self._require_not_shorter(seq)
         entries = _within_bounds(texts, seq)
         manifests = await self._manifests([entry for entry in entries if entry.seq > seq])
-        return [
+        return seq, [
             Found(entry, text, manifests.get(entry.seq))
             for entry, (_, text) in zip(entries, texts, strict=False)
         ]
@@ -136,6 +139,12 @@ class Exporter:
     def _exported_seq(self) -> int:
         with self._archive.reading() as connection:
             return exported_seq(connection, self._name)
+
+    def _compare(self, seq: int, page: list[Found]) -> Written:
+        """Nothing is new, so nothing is written: a look at an idle ledger costs no sync."""
+        with self._archive.reading() as connection:
+            require_same_history(connection, self._name, seq, page)
+        return Written(seq)
 
     def _write(self, page: list[Found]) -> Written:
         with self._archive.writing() as connection:

@@ -54,7 +54,7 @@ def write_page(
     """
     seq = _locked_progress(connection, ledger)
     step("locked")
-    _require_same_history(connection, ledger, seq, page)
+    require_same_history(connection, ledger, seq, page)
     fresh = [found for found in page if found.entry.seq > seq]
     if not fresh:
         return Written(seq)
@@ -106,7 +106,7 @@ def _locked_progress(connection: Connection, ledger: str) -> int:
     return seq
 
 
-def _require_same_history(
+def require_same_history(
     connection: Connection, ledger: str, seq: int, page: Sequence[Found]
 ) -> None:
     """The newest archived entry must be the journal's, byte for byte, where the page has it."""

@@ -17,6 +17,7 @@ from byline.journal import Journal, seq_of
 LOOKS_A_ROUND = 20
 NAMES_SWEPT_A_ROUND = 2_000
 NAMES_WAITING_MAX = 50_000  # what is touched beyond that is compared in its turn
+LOOK_AGAIN_MAX = 1_000  # of what differed the last time
 LISTED_MAX = 20  # findings of one kind
 
 
@@ -59,7 +60,7 @@ class LiveBooks:
 
     def _due(self) -> list[list[str]]:
         """The names of this round, look by look: first what differed. At least one look."""
-        names = [*self.drifting, *self._unlisted]
+        names = [*self.drifting, *self._unlisted][:LOOK_AGAIN_MAX]
         self._waiting.difference_update(names)
         more = min(LOOKS_A_ROUND * NAMES_A_LOOK, len(self._waiting))
         names += [self._waiting.pop() for _ in range(more)]

@@ -128,7 +128,7 @@ class Trimming:
             exported, trimmed = await self._redis.hmget(self._keys.meta, "exported", "trimmed")
             limit = min(int(exported or 0), int(trimmed or 0))
             found = await self._read(day, sorted(inferences))
-            closed = [inference for inference in found if inference.is_closed_before(limit)]
+            closed = [each for each in found if each.marks and each.is_closed_before(limit)]
             if not closed:
                 return 0
             # Facts first: a process that dies in between finds them again by their marks.

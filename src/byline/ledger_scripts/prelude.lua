@@ -100,7 +100,7 @@ local DEBT_MAX = {
   funding = NO_BOUND, payout = NO_BOUND, refund = NO_BOUND, -- clearing, towards the world outside
   ['app:'] = 'its credit limit',
   ['capture_late app:'] = NO_BOUND, -- the tokens were served
-  ['adjust contrib:'] = string.format('%d', CONTRIBUTOR_DEBT_NANO_MAX), -- paid by mistake, taken back
+  ['adjust contrib:'] = string.format('%d', CONTRIBUTOR_DEBT_NANO_MAX), -- what was paid wrongly
 }
 
 -- May `account` fall to `balance`, which is below zero, by an entry of this kind?

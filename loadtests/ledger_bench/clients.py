@@ -1,0 +1,58 @@
+"""The two clients that are compared: ours, and redis-py as anybody would use it at first."""
+
+from byline import postings
+from byline.keys import Keys
+from byline.ledger import Ledger
+from byline.postings import Posting
+from byline.records import Attribution, Capture
+from byline.redis_client import Client
+from byline.scripts import Script
+from loadtests.ledger_bench.operations import now_ms
+
+NAME = "usd"
+
+
+class Naive:
+    """One EVALSHA call a post, each on a connection of redis-py's pool; the same posting."""
+
+    def __init__(self, redis: Client, epoch: int) -> None:
+        self._redis = redis
+        self._epoch = epoch
+        self._keys = Keys(NAME)
+        self._scripts = {name: Script(name) for name in ("capture", "settle")}
+
+    async def load(self) -> None:
+        """Give the server the scripts."""
+        for script in self._scripts.values():
+            await self._redis.script_load(script.text)
+
+    async def capture(self, capture: Capture) -> None:
+        """Post a capture."""
+        await self._post(postings.capture(capture, time_ms=now_ms()))
+
+    async def settle(self, attribution: Attribution) -> None:
+        """Post a settlement."""
+        await self._post(postings.settle(attribution, time_ms=now_ms()))
+
+    async def _post(self, posting: Posting) -> None:
+        names = self._keys.of(posting)
+        status, *_ = await self._redis.evalsha(
+            self._scripts[posting.script].sha1, len(names), *names,
+            posting.key, posting.digest, str(self._epoch), *posting.entry, *posting.arguments,
+        )  # fmt: skip
+        assert status == "posted", status
+
+
+class Ours:
+    """The ledger's own client."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def capture(self, capture: Capture) -> None:
+        """Post a capture."""
+        assert not (await self._ledger.capture(capture, time_ms=now_ms())).duplicate
+
+    async def settle(self, attribution: Attribution) -> None:
+        """Post a settlement."""
+        assert not (await self._ledger.settle(attribution, time_ms=now_ms())).duplicate
