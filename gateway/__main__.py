@@ -14,9 +14,9 @@ from byline.api_keys import ApiKeys
 from byline.artifacts import ArtifactStore
 from byline.errors import BylineError
 from byline.home import Home
-from byline.ledger import Ledger
 from byline.registry import read_release
 from byline.routing import Router
+from byline.shards import Shards
 from byline.spool import Spool
 from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
@@ -41,10 +41,17 @@ async def open_services(settings: GatewaySettings) -> Services:
     router = Router.load(ArtifactStore(home.artifacts).open("router", release.router))
     telemetry = Telemetry()
     return Services(
-        ledger=await Ledger.open(
-            settings.redis_url, observe=telemetry.ledger_post, replicas=settings.ledger_replicas
+        shards=await Shards.open(
+            settings.redis_url,
+            settings.ledgers,
+            placed=settings.placed,
+            observe=telemetry.ledger_post,
+            replicas=settings.ledger_replicas,
         ),
-        spool=Spool.open(home.spool, bytes_max=settings.spool_bytes_max),
+        spools={
+            name: Spool.open(home.spool_of(name), bytes_max=settings.spool_bytes_max)
+            for name in settings.ledgers
+        },
         archive=ArchiveReads(settings.archive_url or home.archive_url),
         keys=await ApiKeys.open(settings.redis_url),
         engine=EngineClient.open(settings.engine_url),

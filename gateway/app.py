@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from byline.delivery import Delivery
 from gateway.attributions import attributions_routes
 from gateway.charging import Charging
 from gateway.contributors import contributors_routes
+from gateway.deliveries import Deliveries
 from gateway.errors import add_error_handlers
 from gateway.health import health_routes
 from gateway.history import history_routes
@@ -23,9 +23,11 @@ from gateway.usage import usage_routes
 def build_app(services: Services) -> FastAPI:
     """The gateway over these services. They are closed when the app shuts down."""
     models = Models(services.release, services.router)
-    delivery = Delivery(services.ledger, services.spool, refused=services.telemetry.post_refused)
-    services.telemetry.watch(delivery, services.clock_ms)
-    charging = Charging(services, delivery)
+    deliveries = Deliveries(
+        services.shards, services.spools, refused=services.telemetry.post_refused
+    )
+    services.telemetry.watch(deliveries, services.clock_ms)
+    charging = Charging(services, deliveries)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -34,8 +36,9 @@ def build_app(services: Services) -> FastAPI:
         await charging.drain(services.limits.shutdown_seconds)
         await services.engine.close()
         await services.keys.close()
-        await services.ledger.close()
-        await services.spool.close()
+        await services.shards.close()
+        for spool in services.spools.values():
+            await spool.close()
         await services.archive.close()
 
     # The API is described in docs/api.md; a generated page would load its scripts from elsewhere.
@@ -50,7 +53,7 @@ def build_app(services: Services) -> FastAPI:
         usage_routes(services),
         history_routes(services),
         statements_routes(services),
-        health_routes(services, delivery),
+        health_routes(services, deliveries),
     ):
         app.include_router(routes)
     add_error_handlers(app)

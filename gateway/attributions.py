@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from byline.errors import NotFound
-from byline.ledger import Ledger
 from byline.limits import ATTRIBUTION_WAIT_SECONDS_MAX
 from byline.records import AttributionState, Caller, InferenceRecord, KeyRole
 from byline.served import INFERENCE_ID
+from byline.shards import Shards
 from gateway.attribution_fields import contributor_fields, payer_fields
 from gateway.auth import caller_of
 from gateway.errors import ClientGone
@@ -31,20 +31,26 @@ def attributions_routes(services: Services) -> APIRouter:
         wait = number(request, "wait", default=0, least=0, most=ATTRIBUTION_WAIT_SECONDS_MAX)
         if not INFERENCE_ID.match(inference):
             raise _unknown(inference)
-        return JSONResponse(await _wait(request, services.ledger, caller, inference, wait))
+        return JSONResponse(await _wait(request, services.shards, caller, inference, wait))
 
     return routes
 
 
 async def _wait(
-    request: Request, ledger: Ledger, caller: Caller, inference: str, seconds: float
+    request: Request, shards: Shards, caller: Caller, inference: str, seconds: float
 ) -> dict[str, object]:
-    """Ask the ledger until nothing is pending, at most so long; then show what there is."""
+    """Ask the shards until nothing is pending, at most so long; then show what there is."""
+    payer = caller.subject if caller.role is KeyRole.APPLICATION else None
+    ledger = None  # the one to ask, as soon as it is known
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     pause = POLL_SECONDS
     while True:
-        record = await ledger.inference(inference)
+        if ledger is None:
+            likely = shards.ledger_of(payer) if payer else None
+            ledger, record = await shards.find(inference, payer=payer) or (likely, None)
+        else:
+            record = await ledger.inference(inference)
         if record is not None and caller.role is KeyRole.APPLICATION:
             _require_payer(record, caller)  # nobody waits for what is not theirs
         left = deadline - loop.time()

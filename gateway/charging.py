@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from byline.delivery import Delivery
 from byline.errors import InsufficientFunds, LedgerError, LedgerRefused, LedgerUnavailable
 from byline.money import (
     POLICY,
@@ -25,6 +24,7 @@ from byline.records import Capture, ServedTokens
 from byline.served import write_served
 from gateway.answers import Answer, usage_of
 from gateway.background import Background
+from gateway.deliveries import Deliveries
 from gateway.models import Target
 from gateway.services import Services
 from gateway.wire import Question
@@ -111,9 +111,9 @@ def capture_of(
 class Charging:
     """Posts holds, captures and voids; what must not be lost runs on without its request."""
 
-    def __init__(self, services: Services, delivery: Delivery) -> None:
-        self._ledger = services.ledger
-        self._delivery = delivery
+    def __init__(self, services: Services, deliveries: Deliveries) -> None:
+        self._shards = services.shards
+        self._deliveries = deliveries
         self._telemetry = services.telemetry
         self._clock_ms = services.clock_ms
         self._base_model = services.release.base_model
@@ -124,7 +124,7 @@ class Charging:
 
     def start(self) -> None:
         """Send what an earlier process left, and from now on whatever the ledger did not answer."""
-        self._background.start(self._delivery.run(self._stop))
+        self._background.start(self._deliveries.run(self._stop))
 
     async def hold(self, inference: Inference) -> None:
         """Hold the largest possible charge. No hold, no tokens; no room for its capture, no hold.
@@ -132,7 +132,7 @@ class Charging:
         An unknown outcome is asked for once more under the same key; if it stays unknown, the hold
         is given back in the background, and its time limit does the same should that fail.
         """
-        self._delivery.require_room()
+        self._deliveries.of(inference.application).require_room()
         try:
             await self._hold_once(inference)
         except LedgerUnavailable:
@@ -143,8 +143,9 @@ class Charging:
                 raise
 
     async def _hold_once(self, inference: Inference) -> None:
-        await self._delivery.rejoined(
-            lambda: self._ledger.hold(
+        ledger = self._shards.ledger_of(inference.application)
+        await self._deliveries.of(inference.application).rejoined(
+            lambda: ledger.hold(
                 inference.id,
                 inference.application,
                 inference.held_nano,
@@ -155,8 +156,9 @@ class Charging:
 
     async def _give_back(self, inference: Inference) -> None:
         """Void what is perhaps held, once: a void kept for each refused request would pile up."""
+        ledger = self._shards.ledger_of(inference.application)
         try:
-            await self._ledger.void(inference.id, inference.application, time_ms=self._clock_ms())
+            await ledger.void(inference.id, inference.application, time_ms=self._clock_ms())
         except (LedgerError, InsufficientFunds) as problem:
             log.warning("%s is perhaps held until its time is over: %s", inference.id, problem)
 
@@ -176,12 +178,13 @@ class Charging:
         self._stop.set()
         if given_up := await self._background.drain(seconds):
             log.error("%d charges were given up at shutdown; their holds will expire", given_up)
-        if left := await self._delivery.drain(max(deadline - time.monotonic(), 0.0)):
+        if left := await self._deliveries.drain(max(deadline - time.monotonic(), 0.0)):
             log.warning("%d posts are left for the next start to send", left)
 
     async def _void(self, inference: Inference) -> None:
+        delivery = self._deliveries.of(inference.application)
         try:
-            await self._delivery.void(inference.id, inference.application, time_ms=self._clock_ms())
+            await delivery.void(inference.id, inference.application, time_ms=self._clock_ms())
         except (LedgerRefused, InsufficientFunds) as problem:
             log.warning("the hold of %s was not given back: %s", inference.id, problem)
 
@@ -205,8 +208,9 @@ class Charging:
 
     async def _capture(self, inference: Inference, capture: Capture) -> None:
         """Charge it; what waits in the spool for the ledger counts as charged."""
+        delivery = self._deliveries.of(inference.application)
         try:
-            await self._delivery.capture(capture, time_ms=self._clock_ms())
+            await delivery.capture(capture, time_ms=self._clock_ms())
         except (LedgerRefused, InsufficientFunds) as problem:
             charge = capture.charge_nano
             log.critical("%s: nobody pays its %d nano-USD: %s", inference.id, charge, problem)

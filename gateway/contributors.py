@@ -46,7 +46,7 @@ def contributors_routes(services: Services) -> APIRouter:
         contributor = _contributor(request, caller)
         asked = lines_asked(request)
         account = f"{CONTRIBUTOR}{contributor}"
-        blocked = account in await services.ledger.payout_blocks()
+        blocked = account in await services.shards.payout_blocks()
         now_ms = services.clock_ms()
         found = await services.archive.ask(
             lambda archive: _earnings(archive, account, asked, now_ms=now_ms, blocked=blocked)

@@ -4,11 +4,11 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
-from byline.delivery import Delivery
+from gateway.deliveries import Deliveries
 from gateway.services import Services
 
 
-def health_routes(services: Services, delivery: Delivery) -> APIRouter:
+def health_routes(services: Services, deliveries: Deliveries) -> APIRouter:
     """GET /healthz, /readyz and /metrics."""
     routes = APIRouter()
 
@@ -18,7 +18,7 @@ def health_routes(services: Services, delivery: Delivery) -> APIRouter:
 
     @routes.get("/readyz", response_model=None)
     async def ready() -> JSONResponse:
-        await delivery.rejoined(services.ledger.ping)  # a raised epoch needs no restart
+        await deliveries.ping()
         await services.engine.probe()
         return JSONResponse({"status": "ready"})
 

@@ -1,13 +1,13 @@
 """What a running gateway is made of, handed to `build_app` as one value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from byline.api_keys import ApiKeys
-from byline.ledger import Ledger
 from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX
 from byline.records import Release
+from byline.shards import Shards
 from byline.spool import Spool
 from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient
@@ -28,8 +28,8 @@ class Limits:
 class Services:
     """Opened connections, loaded artifacts, and the clock. The app closes what it is given."""
 
-    ledger: Ledger
-    spool: Spool
+    shards: Shards
+    spools: Mapping[str, Spool]  # by the shard that its posts wait for
     archive: ArchiveReads
     keys: ApiKeys
     engine: EngineClient

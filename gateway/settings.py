@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from byline.ledger_names import LedgerNames, Placed
 from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX, SPOOL_BYTES_MAX
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -25,7 +26,16 @@ class GatewaySettings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:8082/0",
         pattern=r"^(redis|rediss|unix|cluster)://",
-        description="The Redis-protocol server that keeps the ledger and the API keys.",
+        description="The Redis-protocol server, or cluster, that keeps ledgers and API keys.",
+    )
+    ledgers: LedgerNames = Field(
+        default=("usd",),
+        description="The ledgers' names, with commas between them; each application is in one.",
+    )
+    placed: Placed = Field(
+        default={},
+        description="Applications in another ledger than their name's hash says: "
+        "APPLICATION=LEDGER, with commas between them.",
     )
     ledger_replicas: int = Field(
         default=0,
@@ -37,7 +47,7 @@ class GatewaySettings(BaseSettings):
         default=SPOOL_BYTES_MAX,
         ge=1_048_576,
         le=64 * SPOOL_BYTES_MAX,
-        description="How many bytes of posts may wait on disk for a ledger that is away; a full "
+        description="How many bytes of posts may wait on disk for each ledger that is away; a full "
         "spool refuses new requests.",
     )
     archive_url: str = Field(

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-from byline.delivery import Delivery
 from byline.errors import BylineError
 from byline.postings import Posting
+from gateway.deliveries import Deliveries
 
 SHORT = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 5)
 LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -122,14 +122,14 @@ class Telemetry:
         if posting.operation == "capture":
             self.captures_lost.inc()
 
-    def watch(self, delivery: Delivery, clock_ms: Callable[[], int]) -> None:
-        """Have the spool's gauges read whenever they are shown."""
+    def watch(self, deliveries: Deliveries, clock_ms: Callable[[], int]) -> None:
+        """Have the spools' gauges read whenever they are shown."""
 
         def oldest_seconds() -> float:
-            oldest_ms = delivery.oldest_ms
+            oldest_ms = deliveries.oldest_ms
             return 0.0 if oldest_ms is None else max(clock_ms() - oldest_ms, 0) / 1_000
 
-        self.spool_waiting.set_function(lambda: delivery.waiting)
+        self.spool_waiting.set_function(lambda: deliveries.waiting)
         self.spool_oldest_seconds.set_function(oldest_seconds)
 
     def exposition(self) -> bytes:

@@ -1,6 +1,6 @@
 """How many durable posts a second one process takes, beside what others take on this machine.
 
-    python -m loadtests.bench_ledger [--seconds 3] [--callers 150] [--folder /dev/shm]
+    python -m loadtests.bench_ledger [--seconds 3] [--callers 100] [--folder /dev/shm]
 
 A real server that syncs its append-only file before every answer, on one core; this process on
 another, where there are two. Ours and a naive redis-py client take turns against that server, with
@@ -26,17 +26,20 @@ from loadtests.bench_bytes import report as bytes_report
 from loadtests.ledger_bench.ceiling import TOOL, ceiling
 from loadtests.ledger_bench.clients import NAME
 from loadtests.ledger_bench.figures import disk_sync_ms
-from loadtests.ledger_bench.posting import compared
 from loadtests.ledger_bench.postgres import double_entry
+from loadtests.ledger_bench.posting import compared
 from tests.byline.postgres import WHAT_TO_INSTALL, postgres_programs, running_postgres
 
-CALLERS = 150
+CALLERS = 100
 WEIGHED = {6: 3_000, 98: 300}  # settlements, by their legs
 
 
 def server_in(folder: Path) -> RedisServer:
-    """A server with room for every round."""
-    return RedisServer(folder, unix_socket=folder / "s.sock", maxmemory="8gb")
+    """A server with room for every round, that does not rewrite its file in the middle of one."""
+    return RedisServer(
+        folder, unix_socket=folder / "s.sock", maxmemory="8gb",
+        settings={"auto-aof-rewrite-percentage": "0"},
+    )  # fmt: skip
 
 
 async def rebuilt(url: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from byline.ledger_names import LedgerNames
+
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -56,7 +58,11 @@ class WorkerSettings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:8082/0",
         pattern=r"^(redis|rediss|unix|cluster)://",
-        description="The Redis-protocol server that keeps the ledger and the jobs.",
+        description="The Redis-protocol server, or cluster, that keeps the ledgers and the jobs.",
+    )
+    ledgers: LedgerNames = Field(
+        default=("usd",),
+        description="The ledgers whose jobs are done: their names, with commas between them.",
     )
     ledger_replicas: int = Field(
         default=0,

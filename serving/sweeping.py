@@ -44,15 +44,22 @@ async def paused(stop: asyncio.Event, seconds: float) -> bool:
     return True
 
 
+async def forget_old_tokens(served: Path, stop: asyncio.Event, seconds: float) -> None:
+    """Delete what has waited too long for its attribution, every so many seconds."""
+    while not stop.is_set():
+        delete_old_served(served, now=time.time())
+        await paused(stop, seconds)
+
+
 class Sweep:
-    """Any number of workers may sweep: each hold is given back once, by whoever is first."""
+    """Sweeps one ledger. Any number may: each hold is given back once, by whoever is first."""
 
     def __init__(
-        self, ledger: SweptLedger, jobs: SweptJobs, served: Path, metrics: WorkerMetrics
+        self, name: str, ledger: SweptLedger, jobs: SweptJobs, metrics: WorkerMetrics
     ) -> None:
+        self._name = name
         self._ledger = ledger
         self._jobs = jobs
-        self._served = served
         self._metrics = metrics
 
     async def run(self, stop: asyncio.Event, seconds: float) -> None:
@@ -66,17 +73,15 @@ class Sweep:
                 fenced = False
             except LedgerError as problem:
                 fenced = isinstance(problem, LedgerFenced)
-                logger.warning("the sweep: %s", problem)
+                logger.warning("the sweep of %s: %s", self._name, problem)
             await paused(stop, seconds)
 
     async def once(self, *, now_ms: int) -> None:
         """One sweep."""
-        delete_old_served(self._served, now=now_ms / 1000)
         for inference in await self._ledger.expired_holds(now_ms=now_ms):
             await self._expire(inference, now_ms)
         length, age = await self._jobs.waiting(now_ms=now_ms)
-        self._metrics.queue_length.set(length)
-        self._metrics.queue_age_seconds.set(age)
+        self._metrics.observe_queue(self._name, length, age)
 
     async def _expire(self, inference: str, now_ms: int) -> None:
         try:

@@ -14,6 +14,7 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._queues: dict[str, tuple[int, float]] = {}  # by ledger
         self.attributions = Counter(
             "byline_attributions", "Attributions settled.", ["adapter", "state"], registry=registry
         )
@@ -55,6 +56,12 @@ class WorkerMetrics:
         """What the ledger reports of each post."""
         self.posts.labels(operation, outcome).inc()
         self.post_seconds.labels(operation).observe(seconds)
+
+    def observe_queue(self, ledger: str, length: int, age_seconds: float) -> None:
+        """How many jobs of one ledger wait, and how old the oldest is; all are shown as one."""
+        self._queues[ledger] = (length, age_seconds)
+        self.queue_length.set(sum(length for length, _ in self._queues.values()))
+        self.queue_age_seconds.set(max(age for _, age in self._queues.values()))
 
     def observe_settled(self, attribution: Attribution) -> None:
         """One attribution whose money has moved."""

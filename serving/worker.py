@@ -1,7 +1,8 @@
 """The attribution worker: claims a job, attributes, settles, forgets the tokens, acknowledges.
 
 Every step may be repeated: a job stays in the stream until it is acknowledged, `settle` pays once,
-and a worker that dies leaves its job to the next one. Any number of workers may run.
+and a worker that dies leaves its job to the next one. Any number of workers may run. In one program
+each ledger has a worker of its own; they take turns at the model.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +29,6 @@ from byline.errors import (
 )
 from byline.home import Home
 from byline.jobs import Jobs
-from byline.ledger import Ledger
 from byline.limits import JOB_ATTEMPTS_MAX
 from byline.metrics_server import metrics_server
 from byline.records import (
@@ -39,12 +40,13 @@ from byline.records import (
 )
 from byline.registry import read_release
 from byline.served import delete_served
+from byline.shards import Shards
 from serving.recipes import share_cores
 from serving.settings import WorkerSettings
-from serving.sweeping import Sweep, paused
+from serving.sweeping import Sweep, forget_old_tokens, paused
 from serving.telemetry import WorkerMetrics
 
-CLAIM_BLOCK_MS = 1_000  # a stop is noticed after this at the latest
+ARRIVAL_BLOCK_MS = 1_000  # a stop is noticed after this at the latest
 logger = logging.getLogger("byline.worker")
 
 
@@ -67,12 +69,19 @@ class JobQueue(Protocol):
     async def claim(self, *, count: int, block_ms: int) -> list[AttributionJob]:
         """Jobs to do."""
 
+    async def arrival(self, *, block_ms: int) -> None:
+        """Wait for the next one."""
+
     async def acknowledge(self, job: AttributionJob) -> None:
         """Forget a job."""
 
 
 class Worker:
-    """One job at a time, until `stop` is set."""
+    """One job at a time of one ledger, until `stop` is set.
+
+    Workers that share a `turn` claim and attribute one after the other, and wait for their ledgers
+    side by side: one that is away keeps no other's jobs waiting.
+    """
 
     def __init__(
         self,
@@ -81,6 +90,7 @@ class Worker:
         attribute: Callable[[AttributionJob], Awaitable[Attribution]],
         served: Path,
         metrics: WorkerMetrics,
+        turn: asyncio.Lock,
         retry_seconds: float = 1.0,
     ) -> None:
         self._ledger = ledger
@@ -88,26 +98,38 @@ class Worker:
         self._attribute = attribute
         self._served = served
         self._metrics = metrics
+        self._turn = turn
         self._retry_seconds = retry_seconds
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; the job in hand is finished first."""
+        waits = False  # for its ledger or for a job: outside its turn
         while not stop.is_set():
             try:
-                for job in await self._jobs.claim(count=1, block_ms=CLAIM_BLOCK_MS):
-                    await self.handle(job, stop)
+                if waits:
+                    await self._jobs.arrival(block_ms=ARRIVAL_BLOCK_MS)
+                waits = not await self._work(stop)
             except LedgerError as problem:  # the job stays in the stream and comes again
+                waits = True
                 logger.warning("the ledger: %s; waiting", problem)
                 await paused(stop, self._retry_seconds)
 
-    async def handle(self, job: AttributionJob, stop: asyncio.Event) -> None:
-        """One job to its end, or to its next attempt."""
+    async def _work(self, stop: asyncio.Event) -> bool:
+        """One job to its end, or to its next attempt; False where there was none."""
+        async with self._turn:  # claimed no sooner: others take over what is claimed and not done
+            claimed = [] if stop.is_set() else await self._jobs.claim(count=1, block_ms=0)
+            attributions = [await self._attributed(job) for job in claimed]
+        for job, attribution in zip(claimed, attributions, strict=True):
+            if attribution is not None and await self._settle(attribution, stop):
+                await self._finish(job)
+        return bool(claimed)
+
+    async def _attributed(self, job: AttributionJob) -> Attribution | None:
+        """What is to be settled; None where it was settled before, or will be tried again."""
         if job.attempts > 1 and await self._is_settled(job):
             await self._finish(job)
-            return
-        attribution = await self._attempt(job)
-        if attribution is not None and await self._settle(attribution, stop):
-            await self._finish(job)
+            return None
+        return await self._attempt(job)
 
     async def _attempt(self, job: AttributionJob) -> Attribution | None:
         """The job's attribution; None where it failed and will be tried again."""
@@ -191,21 +213,31 @@ async def _work_connected(
     stop: asyncio.Event,
 ) -> None:
     served = Home(settings.home).served
-    ledger = await Ledger.open(
-        settings.redis_url, observe=metrics.observe_post, replicas=settings.ledger_replicas
-    )
-    try:
-        jobs = await Jobs.open(settings.redis_url, consumer=settings.consumer_name)
-        try:
-            worker = Worker(ledger, jobs, attribute, served, metrics, settings.retry_seconds)
-            sweep = Sweep(ledger, jobs, served, metrics)
-            async with asyncio.TaskGroup() as tasks:
+    turn = asyncio.Lock()
+    async with AsyncExitStack() as opened:
+        shards = await Shards.open(
+            settings.redis_url,
+            settings.ledgers,
+            observe=metrics.observe_post,
+            replicas=settings.ledger_replicas,
+        )
+        opened.push_async_callback(shards.close)
+        queues = {}
+        for name in settings.ledgers:
+            queues[name] = await Jobs.open(
+                settings.redis_url, consumer=settings.consumer_name, name=name
+            )
+            opened.push_async_callback(queues[name].close)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(forget_old_tokens(served, stop, settings.sweep_seconds))
+            for name, ledger in shards.ledgers.items():
+                jobs = queues[name]
+                worker = Worker(
+                    ledger, jobs, attribute, served, metrics, turn, settings.retry_seconds
+                )
+                sweep = Sweep(name, ledger, jobs, metrics)
                 tasks.create_task(worker.run(stop))
                 tasks.create_task(sweep.run(stop, settings.sweep_seconds))
-        finally:
-            await jobs.close()
-    finally:
-        await ledger.close()
 
 
 def main() -> None:

@@ -47,11 +47,11 @@ class Mutant:
     defect: str = ""  # of a client
 
 
-MARK = "redis.call('HSET', MARKS, ARGV[1], seq .. ':' .. ARGV[2] .. ':' .. (flag or ''))"
+MARK = "call('HSET', MARKS, ARGV[1], seq .. ':' .. ARGV[2] .. ':' .. (flag or ''))"
 # The ledger's guard and the bound of open accounts, so that a wrong settle gets through to it.
 UNGUARDED = (
-    Patch("settle", "if redis.call('HGET', BALANCES, account) ~= pool then", "if false then"),
-    Patch("prelude", "funding = NO_BOUND,", "funding = NO_BOUND, ['open:'] = NO_BOUND,"),
+    Patch("prelude", "if closed and balances[1] ~= closed then", "if false then"),
+    Patch("prelude", "funding = no_bound,", "funding = no_bound, ['open:'] = no_bound,"),
 )
 MUTANTS = (
     Mutant(HONEST),
@@ -72,19 +72,17 @@ MUTANTS = (
     Mutant("no balance check", (Patch("prelude", "if sum ~= 0 then", "if false then"),)),
     Mutant(
         "no overdraft check",
-        (Patch("prelude", "if is_negative(amount) and is_negative(after) then", "if false then"),),
+        (Patch("prelude", "if nano < 0 and is_negative(after) then", "if false then"),),
     ),
     Mutant("no digest compare", (Patch("prelude", "if digest == ARGV[2] then", "if true then"),)),
-    Mutant(
-        "dropped leg", (Patch("prelude", "for i = 1, #accounts do", "for i = 2, #accounts do"),)
-    ),
+    Mutant("dropped leg", (Patch("prelude", "for i = 1, n do", "for i = 2, n do"),)),
     Mutant(
         "leg missing in the journal",
         (
             Patch(
                 "prelude",
-                "for i = 1, #legs, 2 do\n    local n",
-                "for i = 3, #legs, 2 do\n    local n",
+                "for i = 1, #legs, 2 do\n    n = n + 1",
+                "for i = 3, #legs, 2 do\n    n = n + 1",
             ),
         ),
     ),

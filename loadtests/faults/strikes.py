@@ -62,9 +62,7 @@ class Strikes:
             self._servers.primary.send_signal(signal.SIGCONT)
             self._servers.free_disk()
             await self._servers.revive()
-            for door in self._doors.values():
-                if door.upstream != self._servers.primary.socket:
-                    door.point_to(self._servers.primary.socket)
+            self._lead_to_primary()
             self._servers.end_old()
 
     async def _keep_up(self) -> None:
@@ -104,8 +102,8 @@ class Strikes:
     async def _fail_over(self, fault: Fault) -> None:
         """The replica takes over under a new epoch, and is given a replica itself.
 
-        The old primary is killed, or lives on with one actor until the turn is over: nothing that
-        is posted there may count as confirmed.
+        The old primary is killed, or lives on with one actor for a while: nothing that is posted
+        there may count as confirmed.
         """
         async with self._pairing:
             if fault.kind is Kind.PARTITION:
@@ -120,6 +118,15 @@ class Strikes:
                         door.point_to(self._servers.primary.socket)
             self.failovers += 1
             await self._servers.attach_replica()
+            if fault.kind is Kind.SPLIT:
+                await asyncio.sleep(fault.seconds)
+                self._lead_to_primary()
+
+    def _lead_to_primary(self) -> None:
+        """Nobody is left with a primary that has been replaced."""
+        for door in self._doors.values():
+            if door.upstream != self._servers.primary.socket:
+                door.point_to(self._servers.primary.socket)
 
     async def _promote(self) -> None:
         """Raise the epoch, though a fault at a door may kill the new primary meanwhile."""

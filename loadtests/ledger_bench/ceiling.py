@@ -62,7 +62,16 @@ async def _call(url: str, legs: int) -> list[str]:
 def _measured(tool: list[str], words: list[str], posts: int) -> dict[str, Any]:
     rates = []
     for _ in range(ROUNDS):
-        options = ["-c", str(CONNECTIONS), "-P", str(PIPELINED), "-n", str(posts), "-r", str(10**11)]
+        options = [
+            "-c",
+            str(CONNECTIONS),
+            "-P",
+            str(PIPELINED),
+            "-n",
+            str(posts),
+            "-r",
+            str(10**11),
+        ]
         done = subprocess.run(
             [*tool, *options, "--csv", *words], check=True, capture_output=True, text=True,
             timeout=300,

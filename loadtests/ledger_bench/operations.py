@@ -54,9 +54,7 @@ def attributions(inferences: Sequence[str]) -> list[Attribution]:
     """Their attributions, which pay fifty contributors: 51 legs."""
     names = [f"contributor-{number:04}" for number in range(PAYEES)]
     scores = {name: 1.0 / (3 + number) for number, name in enumerate(names)}
-    shares = tuple(
-        Share(name, scores[name], PPB // PAYEES, POOL_NANO // PAYEES) for name in names
-    )
+    shares = tuple(Share(name, scores[name], PPB // PAYEES, POOL_NANO // PAYEES) for name in names)
     return [
         Attribution(
             inference=inference, ordinal=0, state=AttributionState.DONE, adapter_version=VERSION,

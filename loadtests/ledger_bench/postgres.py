@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from loadtests.ledger_bench.figures import Round, summary
+from loadtests.ledger_bench.figures import summary
 from loadtests.ledger_bench.operations import CHARGE_NANO, CREDITS, POOL_NANO, events
 from loadtests.ledger_bench.posting import timed_round
 from tests.byline.postgres import Postgres
@@ -55,9 +55,7 @@ async def double_entry(server: Postgres) -> dict[str, Any]:
         finally:
             free.put_nowait(connection)
 
-    rounds: list[Round] = []
-    for _ in range(ROUNDS):
-        rounds.append(await timed_round(events(POSTS), CONNECTIONS, post))
+    rounds = [await timed_round(events(POSTS), CONNECTIONS, post) for _ in range(ROUNDS)]
     for connection in connections:
         await connection.close()
     return {**summary(rounds), "connections": CONNECTIONS}

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -67,7 +68,7 @@ async def compared(url: str, callers: int, seconds: float) -> dict[str, Any]:
     redis = Redis.from_url(url, decode_responses=True, protocol=2, max_connections=callers)
     naive = Naive(redis, ledger.epoch)
     await naive.load()
-    clients = {"ours": Ours(ledger), "naive_redis_py": naive}
+    clients: dict[str, Ours | Naive] = {"ours": Ours(ledger), "naive_redis_py": naive}
     rates = {name: await _warm(ledger, client, callers) for name, client in clients.items()}
     rounds: dict[tuple[str, str], list[Round]] = {}
     for _ in range(ROUNDS):
@@ -97,5 +98,5 @@ async def _warm(ledger: Ledger, client: Naive | Ours, callers: int) -> float:
 
 
 def _ratio(ours: Sequence[Round], naive: Sequence[Round]) -> float:
-    rates = [summary(rounds)["posts_per_second"] for rounds in (ours, naive)]
-    return round(rates[0] / rates[1], 2)
+    rate, naive_rate = [statistics.median(each.rate for each in rounds) for rounds in (ours, naive)]
+    return round(rate / naive_rate, 2)

@@ -1,7 +1,5 @@
 """What a posting script's answer means: a record, or one of the ledger's errors. Pure."""
 
-from typing import Any
-
 from hiredis import ReplyError
 
 from byline.errors import (
@@ -36,16 +34,17 @@ class NotItsAnswer(Exception):
     """The answer is another event's, or no script's at all: replies have lost their order."""
 
 
-def answer_to(posting: Posting, reply: Any) -> Answer:
+def answer_to(posting: Posting, reply: object) -> Answer:
     """Read the reply to a posting; NotItsAnswer unless it names the posting's event key."""
     if isinstance(reply, ReplyError):
         if str(reply).startswith("NOSCRIPT"):
             return ScriptForgotten(f"{attempt(posting)}: {reply}")
         return refusal(attempt(posting), str(reply))
-    try:
-        status, text, flag, key = reply
-    except (TypeError, ValueError):
-        raise NotItsAnswer(f"'{reply!r:.80}' is no answer to {posting.key}") from None
+    match reply:
+        case [str(status), str(text), str(flag), str(key)]:
+            pass
+        case _:
+            raise NotItsAnswer(f"{posting.key} was given something that is no answer")
     if key != posting.key:
         raise NotItsAnswer(f"{posting.key} was given the answer to {key}")
     if status in ("posted", "duplicate") and text.isdecimal():

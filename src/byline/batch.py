@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from hiredis import ReplyError, pack_command
+from hiredis import ReplyError
 
 from byline.answers import Answer, answer_to, attempt
 from byline.confirmation import Confirmation
 from byline.errors import LedgerUnconfirmed
 from byline.keys import Keys
+from byline.pipeline import Reply, pack
 from byline.postings import Posting
 from byline.records import Posted
 from byline.redis_client import refusal
@@ -44,10 +44,10 @@ class Batch:
         """Pack one more posting."""
         if script.sha1 not in self._known_scripts:
             self._known_scripts.add(script.sha1)
-            self._loads.append(pack_command(("SCRIPT", "LOAD", script.text)))
+            self._loads.append(pack(("SCRIPT", "LOAD", script.text)))
         posting = flight.posting
         names = self._keys.of(posting)
-        call = pack_command((
+        call = pack((
             "EVALSHA", script.sha1, len(names), *names,
             posting.key, posting.digest, self._epoch, *posting.entry, *posting.arguments,
         ))  # fmt: skip
@@ -57,14 +57,14 @@ class Batch:
 
     def end_with(self, commands: Sequence[tuple[str, ...]]) -> None:
         """What makes sure that the postings are on the replicas."""
-        self._endings = [pack_command(command) for command in commands]
+        self._endings = [pack(command) for command in commands]
 
     def commands(self) -> tuple[bytes, int]:
         """The bytes to send, and how many replies they will have."""
         parts = [*self._loads, *self._calls, *self._endings]
         return b"".join(parts), len(parts)
 
-    def answers(self, replies: Sequence[Any], confirmation: Confirmation) -> list[Answer]:
+    def answers(self, replies: Sequence[Reply], confirmation: Confirmation) -> list[Answer]:
         """What each flight was answered. Raises NotItsAnswer if the replies have lost their order.
 
         Nothing is believed before every reply of the batch has been looked at.
@@ -82,7 +82,7 @@ class Batch:
         return self._unless_confirmed(answers, replies[end:], confirmation)
 
     def _unless_confirmed(
-        self, answers: list[Answer], replies: Sequence[Any], confirmation: Confirmation
+        self, answers: list[Answer], replies: Sequence[Reply], confirmation: Confirmation
     ) -> list[Answer]:
         """What was posted is only a promise while too few replicas have it."""
         found = confirmation.found(replies)

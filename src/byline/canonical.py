@@ -6,8 +6,8 @@ holds the two against each other.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
 import orjson
 import rfc8785
@@ -18,7 +18,6 @@ Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[s
 PLAIN = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 UNCHANGED = frozenset((str, int, bool, type(None)))  # orjson writes them as RFC 8785 does
-ARRAYS = frozenset((list, tuple))
 
 
 class _Unusual(Exception):
@@ -49,37 +48,36 @@ def digest(value: Json) -> str:
     return sha256_hex(canonical_bytes(value))
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     """True if there is nothing in it but ASCII keys, text and integers."""
     if type(value) is dict:
-        if not "".join(value).isascii():
-            return False
-        value = value.values()
-    elif type(value) not in ARRAYS:
-        return type(value) in UNCHANGED
-    kinds = set(map(type, value))
+        return "".join(value).isascii() and _are_plain(value.values())
+    if isinstance(value, list | tuple):
+        return _are_plain(value)
+    return type(value) in UNCHANGED
+
+
+def _are_plain(values: Collection[object]) -> bool:
+    kinds = set(map(type, values))
     if kinds <= UNCHANGED:
         return True
     return float not in kinds and all(
-        _is_plain(each) for each in value if type(each) not in UNCHANGED
+        _is_plain(each) for each in values if type(each) not in UNCHANGED
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """The value with each float in RFC 8785's own form; _Unusual where orjson must not be asked.
 
     RFC 8785 sorts keys by their UTF-16, orjson by their UTF-8: the same order for ASCII.
     """
-    kind = type(value)
-    if kind in UNCHANGED:
-        return value
-    if kind is float:
+    if type(value) is float:
         return orjson.Fragment(_number(value))
-    if kind is dict:
-        if not all(map(str.isascii, value)):
+    if type(value) is dict:
+        if not "".join(value).isascii():
             raise _Unusual
         return {k: v if type(v) in UNCHANGED else _plain(v) for k, v in value.items()}
-    if kind in ARRAYS:
+    if isinstance(value, list | tuple):
         return [v if type(v) in UNCHANGED else _plain(v) for v in value]
     raise _Unusual
 

@@ -35,10 +35,9 @@ class Home:
         """The SQL archive, unless an address says otherwise."""
         return f"sqlite:///{self.root.resolve() / 'archive.sqlite'}"
 
-    @property
-    def spool(self) -> Path:
-        """Posts that wait for a ledger that is away."""
-        return self.root / "spool"
+    def spool_of(self, ledger: str) -> Path:
+        """Posts that wait for this ledger, which is away. `ledger` is a name from the settings."""
+        return self.root / "spool" / ledger
 
     @property
     def keys(self) -> Path:

@@ -16,6 +16,7 @@ from byline.redis_client import Client, answering, without_password
 
 GROUP = "workers"
 BLOCK_MS_MAX = 2_000  # well below the socket's timeout, else waiting looks like a broken server
+ARRIVALS_MAX = 100  # told of at once
 
 
 class Jobs:
@@ -28,6 +29,7 @@ class Jobs:
         self._consumer = consumer
         self._leftovers = True  # may this consumer's name have jobs from an earlier life?
         self._cursor = "0-0"  # where the search for idle jobs goes on
+        self._seen = "0-0"  # the newest job that `arrival` has told of
 
     @classmethod
     async def open(cls, url: str, *, consumer: str, name: str = "usd") -> "Jobs":
@@ -59,6 +61,18 @@ class Jobs:
             block = min(block_ms, BLOCK_MS_MAX) if block_ms > 0 else None
             new = await self._read(">", count, block)
         return [_job(message_id, fields, attempts=1) for message_id, fields in new]
+
+    async def arrival(self, *, block_ms: int) -> None:
+        """Wait for a job that this has not told of yet, two seconds at the most; claims nothing.
+
+        Somebody else may claim it first.
+        """
+        with answering("wait for attribution jobs"):
+            streams = await self._redis.xread(
+                {self._stream: self._seen}, count=ARRIVALS_MAX, block=min(block_ms, BLOCK_MS_MAX)
+            )
+        for _, messages in streams or []:
+            self._seen = messages[-1][0]
 
     async def acknowledge(self, job: AttributionJob) -> None:
         """Forget a job: its attribution is settled."""

@@ -7,7 +7,7 @@ Knows nothing of money.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -18,6 +18,8 @@ from byline.errors import LedgerUnavailable
 from byline.redis_client import refusal
 
 Reply: TypeAlias = Any  # text, an integer, None, a ReplyError, or a list of these
+# One command as bytes on the wire. (hiredis' annotation has it take a single word.)
+pack = cast("Callable[[tuple[str | int, ...]], bytes]", pack_command)
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class Pipeline(asyncio.Protocol):
 
     @classmethod
     async def open(cls, address: Address, *, timeout_seconds: float) -> "Pipeline":
-        """Connect and be let in. Raises LedgerUnavailable, or LedgerMisconfigured without rights."""
+        """Connect and be let in. Raises LedgerUnavailable; without rights, LedgerMisconfigured."""
         attempt = "connect to the ledger"
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -54,9 +56,7 @@ class Pipeline(asyncio.Protocol):
             text = str(problem) or "no connection in time"
             raise LedgerUnavailable(f"{attempt}: {text}") from problem
         try:
-            for reply in await pipeline.exchange(*packed(address.greeting())):
-                if isinstance(reply, ReplyError):
-                    raise refusal(attempt, str(reply))
+            require_no_error(attempt, await pipeline.exchange(*packed(address.greeting())))
         except BaseException:
             pipeline.break_off("it was not let in")
             raise
@@ -138,6 +138,13 @@ class Pipeline(asyncio.Protocol):
             self._watch = self._loop.call_at(late, self._look_for_late_replies)
 
 
-def packed(commands: Sequence[tuple[str | int | bytes, ...]]) -> tuple[bytes, int]:
+def packed(commands: Sequence[tuple[str, ...]]) -> tuple[bytes, int]:
     """Commands as bytes on the wire, and how many replies they will have."""
-    return b"".join([pack_command(command) for command in commands]), len(commands)
+    return b"".join([pack(command) for command in commands]), len(commands)
+
+
+def require_no_error(attempt: str, replies: Sequence[Reply]) -> None:
+    """Raise what the first error among the replies means."""
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            raise refusal(attempt, str(reply))

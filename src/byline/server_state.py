@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from hiredis import ReplyError
 
 from byline.errors import LedgerFenced, LedgerMisconfigured, LedgerUnavailable
 from byline.keys import Keys
-from byline.redis_client import refusal
+from byline.pipeline import Reply, require_no_error
 
 REQUIRED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
@@ -58,11 +55,9 @@ def questions(keys: Keys) -> list[tuple[str, ...]]:
     ]
 
 
-def state_from(replies: Sequence[Any]) -> ServerState:
-    """The answers to `questions`. Raises LedgerUnavailable, or LedgerMisconfigured without rights."""
-    for reply in replies:
-        if isinstance(reply, ReplyError):
-            raise refusal("look at the ledger's server", str(reply))
+def state_from(replies: Sequence[Reply]) -> ServerState:
+    """The answers to `questions`. Raises LedgerUnavailable; without rights, LedgerMisconfigured."""
+    require_no_error("look at the ledger's server", replies)
     try:
         settings, (epoch, seq), described = replies
         return ServerState(

@@ -8,7 +8,7 @@ its own books and they balance one by one.
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from byline.errors import LedgerMisconfigured, LedgerRefused
 from byline.ledger import Ledger
 from byline.limits import LEDGER_TIMEOUT_SECONDS
 from byline.poster import Observe
-from byline.records import Adjustment, Books, Leg
+from byline.records import Adjustment, Books, InferenceRecord, Leg
 
 APPLICATION = "app:"  # how the account of an application begins
 
@@ -123,14 +123,27 @@ class Shards:
         return self.ledgers[self.name_of(application)]
 
     async def ledger_of_inference(self, inference: str) -> Ledger | None:
-        """The ledger where this inference was captured; None where it was in none.
+        """The ledger where this inference was captured; None where it was in none."""
+        found = await self.find(inference)
+        return found[0] if found else None
 
-        Asks all of them: an application may have been moved since.
+    async def find(
+        self, inference: str, *, payer: str | None = None
+    ) -> tuple[Ledger, InferenceRecord] | None:
+        """The ledger where this inference was captured, and its record; None where it was in none.
+
+        The payer's shard is asked first, if the payer is known; then all others at once: an
+        application may have been moved since. Raises LedgerUnavailable where it was found nowhere
+        and one of them did not answer.
         """
-        ledgers = list(self.ledgers.values())
-        records = await asyncio.gather(*(ledger.inference(inference) for ledger in ledgers))
-        found = (ledger for ledger, record in zip(ledgers, records, strict=True) if record)
-        return next(found, None)
+        likely = [] if payer is None else [self.ledger_of(payer)]
+        others = [ledger for ledger in self.ledgers.values() if ledger not in likely]
+        return await _find_in(likely, inference) or await _find_in(others, inference)
+
+    async def payout_blocks(self) -> Mapping[str, str]:
+        """Every account whose payouts are held back in any shard, and why."""
+        parts = await asyncio.gather(*(each.payout_blocks() for each in self.ledgers.values()))
+        return {account: reason for part in parts for account, reason in part.items()}
 
     async def balance(self, account: str) -> int:
         """One account, summed over the shards."""
@@ -187,3 +200,19 @@ class Shards:
     async def _balances_by_shard(self) -> Mapping[str, Mapping[str, int]]:
         parts = await asyncio.gather(*(ledger.balances() for ledger in self.ledgers.values()))
         return dict(zip(self.ledgers, parts, strict=True))
+
+
+async def _find_in(
+    ledgers: Sequence[Ledger], inference: str
+) -> tuple[Ledger, InferenceRecord] | None:
+    """The one of these that has the inference, though others be away."""
+    answers = await asyncio.gather(
+        *(ledger.inference(inference) for ledger in ledgers), return_exceptions=True
+    )
+    for ledger, answer in zip(ledgers, answers, strict=True):
+        if isinstance(answer, InferenceRecord):
+            return ledger, answer
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return None

@@ -40,7 +40,9 @@ def test_keys_are_sorted_by_utf_16_even_where_utf_8_has_another_order() -> None:
     assert canonical_text({"\ufb33": 1, "\U0001f600": 2}) == '{"\U0001f600":2,"\ufb33":1}'
 
 
-@pytest.mark.parametrize("value", [2**53, -(2**53), math.nan, math.inf, "\ud800", {1: 2}, {"a": b""}])
+@pytest.mark.parametrize(
+    "value", [2**53, -(2**53), math.nan, math.inf, "\ud800", {1: 2}, {"a": b""}]
+)
 def test_what_has_no_canonical_form_is_refused_as_rfc_8785_refuses_it(value: Any) -> None:
     with pytest.raises(Exception) as expected:  # noqa: PT011 - whatever it is, it is the same
         rfc8785.dumps(value)

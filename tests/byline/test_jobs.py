@@ -1,5 +1,7 @@
 """A job waits until it is acknowledged, whichever worker dies with it."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -75,6 +77,22 @@ async def test_a_dead_workers_jobs_go_to_another(
     (taken,) = await other.claim(count=1, block_ms=1)
     assert (taken.message_id, taken.attempts) == (job.message_id, 2)
     await other.close()
+
+
+async def test_each_arrival_is_told_once_and_claims_nothing(ledger: Ledger, jobs: Jobs) -> None:
+    async def told_within(seconds: float) -> bool:
+        began = time.monotonic()
+        await jobs.arrival(block_ms=2_000)
+        return time.monotonic() - began < seconds
+
+    await captured(ledger)
+    assert await told_within(1.0)
+    assert not await told_within(1.0)
+    waiting = asyncio.create_task(told_within(1.0))
+    await asyncio.sleep(0.05)
+    await captured(ledger)
+    assert await waiting
+    assert len(await jobs.claim(count=10, block_ms=0)) == 2
 
 
 async def test_no_server_is_unavailable(ledger_name: str) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from byline.errors import BylineError, LedgerMisconfigured, LedgerUnavailable
-from byline.ledger import Ledger
 from byline.keys import Keys
+from byline.ledger import Ledger
 from byline.postings import DAY_MS, OPERATIONS
 from byline.records import Posted
 from byline.redis_client import Client, connect
@@ -121,7 +121,9 @@ async def entries_of(server: RedisServer) -> tuple[list[str], dict[str, int]]:
         keys = [entry.key async for entry in ledger.entries()]
         buckets = [Keys("usd").marks(bucket) for bucket in (NOW_MS // DAY_MS, OPERATIONS)]
         client = connect(server.url)
-        assert sorted(keys) == sorted([key for marks in buckets for key in await client.hkeys(marks)])
+        assert sorted(keys) == sorted(
+            [key for marks in buckets for key in await client.hkeys(marks)]
+        )
         await client.aclose()
         balances = dict(await ledger.balances())
         await ledger.close()

@@ -74,7 +74,7 @@ async def test_only_what_is_listed_falls_below_zero(
     await redis.hdel(Keys(ledger_name).balances, f"hold:{inference}")
     with pytest.raises(LedgerRefused, match=f"hold:{inference} would fall below zero"):
         await ledger.void(inference, "demo", time_ms=NOW_MS)
-    with pytest.raises(LedgerRefused, match="does not hold what was held"):
+    with pytest.raises(LedgerRefused, match=f"hold:{inference} does not hold 1000"):
         await ledger.capture(a_capture(inference), time_ms=NOW_MS)
 
 

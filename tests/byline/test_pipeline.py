@@ -1,11 +1,17 @@
 """One connection: replies find their commands, and anything out of order breaks it for good."""
 
 import asyncio
+import ipaddress
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hiredis import ReplyError
 
 from byline.address import Address
@@ -17,6 +23,7 @@ from byline.redis_server import RedisServer, running_redis
 pytestmark = pytest.mark.anyio
 TIMEOUT_SECONDS = 0.2
 PING = (("PING",),)
+BEGINS = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @asynccontextmanager
@@ -62,15 +69,31 @@ async def test_a_late_reply_breaks_the_connection_and_all_that_is_under_way(tmp_
         pipeline = await opened(address)
         first, second = [pipeline.exchange(*packed(PING)) for _ in range(2)]
         for exchange in (first, second):
-            with pytest.raises(LedgerUnavailable, match="no reply within 0.2 s"):
+            with pytest.raises(LedgerUnavailable, match=r"no reply within 0\.2 s"):
                 await exchange
         with pytest.raises(LedgerUnavailable, match="no reply within"):
             await pipeline.exchange(*packed(PING))  # and it stays broken
         await pipeline.closed()
 
 
+async def test_nobody_need_wait_for_an_exchange(tmp_path: Path) -> None:
+    async with answering(
+        tmp_path / "s", lambda data: b"+PONG\r\n" * data.count(b"PING")
+    ) as address:
+        pipeline = await opened(address)
+        for _ in range(2):
+            pipeline.exchange(*packed(PING)).cancel()  # its reply still comes, and is passed over
+            assert await pipeline.exchange(*packed(PING)) == ["PONG"]
+        left = pipeline.exchange(*packed(PING))
+        left.cancel()
+        pipeline.break_off("the test is over")
+        await pipeline.closed()
+
+
 async def test_a_connection_in_use_is_not_too_late(tmp_path: Path) -> None:
-    async with answering(tmp_path / "s", lambda data: b"+PONG\r\n" * data.count(b"PING")) as address:
+    async with answering(
+        tmp_path / "s", lambda data: b"+PONG\r\n" * data.count(b"PING")
+    ) as address:
         pipeline = await opened(address)
         for _ in range(6):
             await pipeline.exchange(*packed(PING))
@@ -134,6 +157,48 @@ async def test_a_server_that_lets_nobody_in_in_time_is_unavailable(tmp_path: Pat
     async with answering(tmp_path / "s", lambda _: b"") as address:
         with pytest.raises(LedgerUnavailable, match="no reply within"):
             await opened(address)
+
+
+async def test_a_connection_may_be_encrypted(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate = self_signed(tmp_path)
+    context.load_cert_chain(certificate)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            writer.write(b"+PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    trusting = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+    pipeline = await opened(Address.parse(trusting))
+    assert await pipeline.exchange(*packed(PING)) == ["PONG"]
+    pipeline.break_off("the test is over")
+    await pipeline.closed()
+    with pytest.raises(LedgerUnavailable, match="certificate verify failed"):
+        await opened(Address.parse(f"rediss://127.0.0.1:{port}/0"))
+    server.close()
+    await asyncio.sleep(0.01)
+
+
+def self_signed(folder: Path) -> Path:
+    """A key and its certificate for 127.0.0.1, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ledger")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, BEGINS, BEGINS + timedelta(9999))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = folder / "server.pem"
+    path.write_bytes(private + certificate.public_bytes(pem))
+    return path
 
 
 def test_an_address_is_read_as_redis_py_reads_it() -> None:

@@ -316,19 +316,23 @@ async def test_a_hold_and_its_capture_may_follow_at_once(ledger: Ledger) -> None
 
 
 async def test_joining_elsewhere_leaves_what_is_under_way_without_an_answer(
-    server: RedisServer, running: int, own: Client
+    server: RedisServer, running: int, meddler: Meddler
 ) -> None:
     ledger = await Ledger.open(server.url)
+    operations = [event_id() for _ in range(CALLERS)]
     os.kill(running, signal.SIGSTOP)
-    posts = asyncio.create_task(deposits(ledger, [event_id() for _ in range(CALLERS)]))
+    posts = asyncio.ensure_future(deposits(ledger, operations))
     await asyncio.sleep(0.05)
-    joining = asyncio.create_task(
-        ledger._poster.join(Address.parse(server.url), lambda: asyncio.sleep(0, 1))
-    )
+
+    async def epoch() -> int:
+        return 1
+
+    joining = asyncio.ensure_future(ledger._poster.join(Address.parse(meddler.url), epoch))
     await asyncio.sleep(0.05)
+    assert not joining.done()
     os.kill(running, signal.SIGCONT)
     await joining
-    answers = await posts
-    assert any(isinstance(answer, LedgerUnavailable | Posted) for answer in answers)
+    assert {type(answer) for answer in await posts} <= {LedgerUnavailable, Posted}
+    await until_all_are_posted(ledger, operations)
+    assert (await ledger.check()).journal_entries == CALLERS
     await ledger.close()
-    assert await own.ping()

@@ -98,7 +98,8 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             settings={"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"},
         )
         nodes.append(Node(server, server.start(), connect(server.url, timeout_seconds=5.0)))
-    pair = Pair(*nodes, tmp_path / "current.sock")
+    first, second = nodes
+    pair = Pair(first, second, tmp_path / "current.sock")
     pair.point_at(pair.first)
     await pair.second.follow(pair.first)
     yield pair

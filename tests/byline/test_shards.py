@@ -112,6 +112,37 @@ async def test_an_inference_is_found_in_whichever_shard_has_it(
     assert await shards.ledger_of_inference(event_id()) is None
 
 
+async def test_its_payer_says_which_shard_is_asked_first(
+    shards: Shards, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payer, other, _ = one_of_each(names)
+    inference = await answered(shards, payer)
+    ledger = shards.ledger_of(payer)
+    everywhere = await shards.find(inference)
+    assert everywhere is not None
+    assert everywhere[0] is ledger
+    assert await shards.find(inference, payer=other) == everywhere  # it was moved since, perhaps
+    monkeypatch.setattr(Ledger, "inference", only_for(ledger, away, otherwise="inference"))
+    with pytest.raises(LedgerUnavailable):
+        await shards.find(inference, payer=payer)
+
+
+async def test_a_shard_that_is_away_hides_only_what_it_may_have(
+    shards: Shards, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inference = await answered(shards, one_of_each(names)[1])
+    without = only_for(shards.ledgers[names[0]], away, otherwise="inference")
+    monkeypatch.setattr(Ledger, "inference", without)
+    assert await shards.ledger_of_inference(inference) is shards.ledgers[names[1]]
+    with pytest.raises(LedgerUnavailable):
+        await shards.ledger_of_inference(event_id())
+
+
+async def test_payouts_blocked_in_one_shard_are_blocked(shards: Shards, names: list[str]) -> None:
+    await shards.ledgers[names[2]].block_payouts("contrib:ann", "a dispute")
+    assert await shards.payout_blocks() == {"contrib:ann": "a dispute"}
+
+
 async def test_a_placed_application_posts_where_it_is_placed(
     redis_url: str, names: list[str]
 ) -> None:
@@ -155,10 +186,6 @@ async def test_a_move_that_broke_off_is_finished_by_the_same_move(
     application = one_of_each(names)[0]
     await answered(shards, application)
     move = a_move(names, application)
-
-    async def away(*_: object, **__: object) -> Posted:
-        raise LedgerUnavailable("no answer")
-
     target = shards.ledgers[names[1]]
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "adjust", only_for(target, away))
@@ -174,15 +201,19 @@ async def test_a_move_that_broke_off_is_finished_by_the_same_move(
     assert await shards.balance("funding") == -10_000
 
 
-def only_for(ledger: Ledger, instead: object) -> object:
-    """Ledger.adjust, but `instead` for this one."""
-    whole = Ledger.adjust
+async def away(*_: object, **__: object) -> Posted:
+    raise LedgerUnavailable("no answer")
 
-    async def adjust(self: Ledger, *arguments: object, **named: object) -> object:
+
+def only_for(ledger: Ledger, instead: object, *, otherwise: str = "adjust") -> object:
+    """A method of Ledger, but `instead` for this one."""
+    whole = getattr(Ledger, otherwise)
+
+    async def call(self: Ledger, *arguments: object, **named: object) -> object:
         post = instead if self is ledger else whole
         return await post(self, *arguments, **named)  # type: ignore[operator]
 
-    return adjust
+    return call
 
 
 async def test_no_more_is_moved_than_is_there(shards: Shards, names: list[str]) -> None:

@@ -14,6 +14,7 @@ import uvicorn
 from aiohttp import web
 
 from byline.records import AdapterVersion, Caller, KeyRole, Release
+from byline.shards import Shards
 from byline.spool import Spool
 from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
@@ -152,8 +153,8 @@ async def house(tmp_path: Path, archive_url: str) -> AsyncIterator[House]:
     engine, ledger, keys, telemetry = FakeEngine(), FakeLedger(), FakeKeys(KEYS), Telemetry()
     async with serving_engine(engine) as engine_url, aiohttp.ClientSession() as http:
         services = Services(
-            ledger=ledger,
-            spool=Spool.open(tmp_path / "spool"),
+            shards=Shards({"usd": ledger}, {}),
+            spools={"usd": Spool.open(tmp_path / "spool")},
             archive=ArchiveReads(archive_url),
             keys=keys,
             engine=EngineClient.open(engine_url, idle_seconds=2.0),

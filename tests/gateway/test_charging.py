@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from byline import postings
 from byline.errors import KeyConflict, SpoolFull
 from byline.ledger import Ledger
 from byline.redis_server import RedisServer, running_redis
+from byline.shards import Shards
 from byline.spool import REFUSED, Spool
 from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient
@@ -42,7 +43,6 @@ ROOT = Path(__file__).parents[2]
 FUNDS = 10**9
 SMALL_SPOOL = 64 * 1024
 STREAM = {**CHAT, "stream": True}
-HEADERS = {"authorization": f"Bearer {SHOP}"}
 
 
 def clock_ms() -> int:
@@ -50,13 +50,23 @@ def clock_ms() -> int:
 
 
 async def services_over(
-    redis_url: str, engine_url: str, home: Path, *, spool_bytes_max: int = 2**20
+    redis_url: str,
+    engine_url: str,
+    home: Path,
+    *,
+    names: Collection[str] = ("usd",),
+    placed: Mapping[str, str] | None = None,
+    spool_bytes_max: int = 2**20,
 ) -> Services:
-    """A gateway's services over a real ledger and a real spool."""
+    """A gateway's services over real ledgers and real spools."""
     telemetry = Telemetry()
     return Services(
-        ledger=await Ledger.open(redis_url, observe=telemetry.ledger_post, timeout_seconds=0.5),
-        spool=Spool.open(home / "spool", bytes_max=spool_bytes_max),
+        shards=await Shards.open(
+            redis_url, names, placed=placed, observe=telemetry.ledger_post, timeout_seconds=0.5
+        ),
+        spools={
+            name: Spool.open(home / "spool" / name, bytes_max=spool_bytes_max) for name in names
+        },
         archive=ArchiveReads(f"sqlite:///{home}/archive.sqlite"),
         keys=FakeKeys(KEYS),
         engine=EngineClient.open(engine_url),
@@ -99,11 +109,13 @@ async def deposit(server: RedisServer) -> None:
     await ledger.close()
 
 
-async def ask(url: str, fields: object) -> tuple[int, bytes]:
+async def ask(url: str, fields: object, key: str = SHOP) -> tuple[int, bytes]:
     """One question's whole answer."""
     async with (
         aiohttp.ClientSession() as http,
-        http.post(f"{url}/v1/chat/completions", json=fields, headers=HEADERS) as response,
+        http.post(
+            f"{url}/v1/chat/completions", json=fields, headers={"authorization": f"Bearer {key}"}
+        ) as response,
     ):
         return response.status, await response.read()
 
@@ -216,7 +228,7 @@ async def test_a_gateway_killed_while_the_ledger_is_down_leaves_its_charge_to_th
     with running_redis(server):
         async with gateway_over(await services_over(server.url, engine_url, tmp_path)):
             assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
-    assert not list((tmp_path / "spool").glob("*.spool"))
+    assert not list((tmp_path / "spool").rglob("*.spool"))
 
 
 async def test_a_full_spool_refuses_holds_before_the_engine_is_asked(
@@ -228,15 +240,16 @@ async def test_a_full_spool_refuses_holds_before_the_engine_is_asked(
         services = await services_over(
             server.url, engine_url, tmp_path, spool_bytes_max=SMALL_SPOOL
         )
-        await services.ledger.freeze("until the test has asked")
+        ledger, spool = services.shards.ledgers["usd"], services.spools["usd"]
+        await ledger.freeze("until the test has asked")
         with pytest.raises(SpoolFull):
-            await fill(services.spool)
+            await fill(spool)
         async with gateway_over(services) as url:
             status, body = await ask(url, CHAT)
             assert (status, b'"spool_full"' in body) == (503, True)
             assert not fake.asked
-            await services.ledger.thaw()
-            await eventually(lambda: services.spool.waiting == 0)
+            await ledger.thaw()
+            await eventually(lambda: spool.waiting == 0)
             assert (await ask(url, CHAT))[0] == 200
             assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
 

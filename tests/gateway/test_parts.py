@@ -180,12 +180,22 @@ def test_usage_beside_one_of_several_choices_is_not_the_sum() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("PORT", "0"), ("PORT", "http"), ("REDIS_URL", "localhost"), ("ENGINE_URL", "ftp://x"),
-     ("REQUEST_BYTES_MAX", "1"), ("HOLD_SECONDS", "1"), ("LOG_LEVEL", "LOUD"), ("HOST", "")],
+     ("REQUEST_BYTES_MAX", "1"), ("HOLD_SECONDS", "1"), ("LOG_LEVEL", "LOUD"), ("HOST", ""),
+     ("LEDGERS", ""), ("LEDGERS", "../usd"), ("PLACED", "shop")],
 )  # fmt: skip
 def test_a_bad_setting_names_itself(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"BYLINE_GATEWAY_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         GatewaySettings()
+
+
+def test_ledgers_and_places_are_named_with_commas_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (GatewaySettings().ledgers, GatewaySettings().placed) == (("usd",), {})
+    monkeypatch.setenv("BYLINE_GATEWAY_LEDGERS", "usd-0, usd-1")
+    monkeypatch.setenv("BYLINE_GATEWAY_PLACED", "shop=usd-1, me@home=usd-0")
+    settings = GatewaySettings()
+    assert settings.ledgers == ("usd-0", "usd-1")
+    assert settings.placed == {"shop": "usd-1", "me@home": "usd-0"}
 
 
 def test_each_setting_says_what_it_is_for_and_where_it_is_documented() -> None:

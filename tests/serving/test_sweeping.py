@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from byline.errors import LedgerFenced, LedgerRefused, LedgerUnavailable
 from byline.limits import SERVED_TOKENS_DAYS_MAX
 from byline.records import Posted, ServedTokens
 from byline.served import write_served
-from serving.sweeping import Sweep, paused
+from serving.sweeping import Sweep, forget_old_tokens, paused
 from serving.telemetry import WorkerMetrics
 
 pytestmark = pytest.mark.anyio
@@ -54,12 +55,12 @@ class JobsInMemory:
         return 2, 3.5
 
 
-def sweep_of(folder: Path, ledger: LedgerInMemory) -> tuple[Sweep, WorkerMetrics]:
+def sweep_of(ledger: LedgerInMemory) -> tuple[Sweep, WorkerMetrics]:
     metrics = WorkerMetrics()
-    return Sweep(ledger, JobsInMemory(), folder, metrics), metrics
+    return Sweep("usd", ledger, JobsInMemory(), metrics), metrics
 
 
-async def test_late_holds_go_back_and_each_is_counted_once(tmp_path: Path) -> None:
+async def test_late_holds_go_back_and_each_is_counted_once() -> None:
     refused = LedgerRefused("it is odd")
     holds = {
         "a": Posted(1),
@@ -68,13 +69,13 @@ async def test_late_holds_go_back_and_each_is_counted_once(tmp_path: Path) -> No
         "d": refused,
         "e": Posted(3),
     }
-    sweep, metrics = sweep_of(tmp_path, LedgerInMemory(holds))
+    sweep, metrics = sweep_of(LedgerInMemory(holds))
     await sweep.once(now_ms=NOW_MS)
     assert metrics.registry.get_sample_value("byline_holds_expired_total") == 2
 
 
-async def test_the_gauges_say_what_waits(tmp_path: Path) -> None:
-    sweep, metrics = sweep_of(tmp_path, LedgerInMemory({}))
+async def test_the_gauges_say_what_waits() -> None:
+    sweep, metrics = sweep_of(LedgerInMemory({}))
     await sweep.once(now_ms=NOW_MS)
     expected = {
         "byline_attribution_queue_length": 2,
@@ -88,26 +89,27 @@ async def test_served_tokens_do_not_outlive_their_days(tmp_path: Path) -> None:
     inference = "0192f000-0000-7000-8000-00000000000"
     for digit in "12":
         write_served(tmp_path, ServedTokens(inference + digit, (1,), ((2,),)))
-    old = NOW_MS / 1000 - SERVED_TOKENS_DAYS_MAX * 86_400 - 1
-    os.utime(tmp_path / f"{inference}1.json", (old, old))
-    os.utime(tmp_path / f"{inference}2.json", (old + 2, old + 2))
-    sweep, _ = sweep_of(tmp_path, LedgerInMemory({}))
-    await sweep.once(now_ms=NOW_MS)
+    old = time.time() - SERVED_TOKENS_DAYS_MAX * 86_400
+    os.utime(tmp_path / f"{inference}1.json", (old - 60, old - 60))
+    os.utime(tmp_path / f"{inference}2.json", (old + 60, old + 60))
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_soon(stop.set)
+    await forget_old_tokens(tmp_path, stop, 60)
     assert [path.name for path in tmp_path.iterdir()] == [f"{inference}2.json"]
 
 
-async def test_a_ledger_that_is_away_is_swept_the_next_time(tmp_path: Path) -> None:
+async def test_a_ledger_that_is_away_is_swept_the_next_time() -> None:
     ledger = LedgerInMemory({})
     ledger.away, ledger.stop = 2, asyncio.Event()
-    sweep, _ = sweep_of(tmp_path, ledger)
+    sweep, _ = sweep_of(ledger)
     async with asyncio.timeout(5):
         await sweep.run(ledger.stop, 0.01)
     assert ledger.away == 0
 
 
-async def test_a_fenced_sweep_rejoins_before_the_next(tmp_path: Path) -> None:
+async def test_a_fenced_sweep_rejoins_before_the_next() -> None:
     ledger = LedgerInMemory({"a": LedgerFenced("the epoch is 2")})
-    sweep, metrics = sweep_of(tmp_path, ledger)
+    sweep, metrics = sweep_of(ledger)
     stop = asyncio.Event()
     running = asyncio.create_task(sweep.run(stop, 0.01))
     async with asyncio.timeout(5):

@@ -42,3 +42,11 @@ def test_two_workers_count_apart() -> None:
     one, other = WorkerMetrics(), WorkerMetrics()
     one.holds_expired.inc()
     assert other.registry.get_sample_value("byline_holds_expired_total") == 0
+
+
+def test_the_jobs_of_all_ledgers_are_shown_as_one() -> None:
+    metrics = WorkerMetrics()
+    for ledger, length, age in (("usd-0", 2, 9.0), ("usd-1", 3, 4.0), ("usd-0", 1, 0.5)):
+        metrics.observe_queue(ledger, length, age)
+    assert metrics.registry.get_sample_value("byline_attribution_queue_length") == 4
+    assert metrics.registry.get_sample_value("byline_attribution_queue_age_seconds") == 4.0

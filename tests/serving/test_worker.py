@@ -5,8 +5,9 @@ as `failed`, its pool unattributed; served tokens go when every choice of the in
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,15 +88,20 @@ class JobsInMemory:
         self.stop = stop
         self.claims = list(claims)
         self.acknowledged: list[AttributionJob] = []
+        self.waited: Callable[[], None] = lambda: None  # is told when a job is waited for
 
     async def claim(self, *, count: int, block_ms: int) -> list[AttributionJob]:
-        assert (count, block_ms) == (1, 1_000)
+        assert (count, block_ms) == (1, 0)
         if len(self.claims) == 1:
             self.stop.set()
         claim = self.claims.pop(0)
         if isinstance(claim, Exception):
             raise claim
         return claim
+
+    async def arrival(self, *, block_ms: int) -> None:
+        assert block_ms == 1_000
+        self.waited()
 
     async def acknowledge(self, job: AttributionJob) -> None:
         self.acknowledged.append(job)
@@ -112,20 +118,26 @@ class Bench:
         self.jobs = JobsInMemory(self.stop)
         self.problem: Exception | None = None
         self.attributed = 0
+        self.note: Callable[[], None] = lambda: None  # is told of each attribution
 
     async def attribute(self, job: AttributionJob) -> Attribution:
         self.attributed += 1
+        self.note()
+        await asyncio.sleep(0)  # as a model's thread does: others come to ask for their turn
         if self.problem is not None:
             raise self.problem
         return attribute(job, Measurement(lift_nats=2.0, scores={"ann": 1.0}, examples=()))
 
-    async def work(self, *claims: list[AttributionJob] | Exception) -> None:
+    async def work(
+        self, *claims: list[AttributionJob] | Exception, turn: asyncio.Lock | None = None
+    ) -> None:
         self.stop.clear()
         self.jobs.claims = list(claims)
-        await self.worker(self.attribute).run(self.stop)
-
-    def worker(self, attribute: Callable[[AttributionJob], Awaitable[Attribution]]) -> Worker:
-        return Worker(self.ledger, self.jobs, attribute, self.served, self.metrics, 0.01)
+        worker = Worker(
+            self.ledger, self.jobs, self.attribute, self.served, self.metrics,
+            turn or asyncio.Lock(), 0.01,
+        )  # fmt: skip
+        await worker.run(self.stop)
 
     def sample(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -157,8 +169,7 @@ async def test_tokens_stay_until_every_choice_is_settled(bench: Bench) -> None:
 
 async def test_a_ledger_that_is_away_is_waited_for(tmp_path: Path) -> None:
     bench = Bench(tmp_path, LedgerUnavailable("no answer"), LedgerFrozen("a drill"))
-    worker = bench.worker(bench.attribute)
-    await worker.handle(JOB, bench.stop)
+    await bench.work([JOB], [])
     assert bench.jobs.acknowledged == [JOB]
     assert bench.attributed == 1
 
@@ -240,3 +251,41 @@ async def test_a_fenced_worker_rejoins_and_settles_what_it_has_attributed(tmp_pa
     await bench.work([JOB], [])
     assert bench.jobs.acknowledged == [JOB]
     assert (bench.ledger.rejoined, bench.attributed) == (1, 1)
+
+
+async def test_a_ledger_that_is_away_keeps_no_other_waiting(tmp_path: Path) -> None:
+    stuck, other = Bench(tmp_path, *[LedgerUnavailable("no answer")] * 1_000), Bench(tmp_path)
+    turn = asyncio.Lock()
+    waiting = asyncio.create_task(stuck.work([JOB], [], turn=turn))
+    await asyncio.sleep(0.02)
+    async with asyncio.timeout(5):
+        await other.work([JOB], [replace(JOB, ordinal=1)], [], turn=turn)
+    assert len(other.jobs.acknowledged) == 2
+    assert not stuck.jobs.acknowledged
+    stuck.stop.set()
+    await waiting
+
+
+async def test_ledgers_take_turns_and_claim_no_sooner(tmp_path: Path) -> None:
+    order: list[tuple[str, bool]] = []
+    turn = asyncio.Lock()
+    running = []
+
+    def note(name: str) -> None:
+        order.append((name, turn.locked()))
+
+    for name in ("a", "b"):
+        bench = Bench(tmp_path)
+        bench.note = partial(note, name)
+        running.append(bench.work([JOB], [JOB], [JOB], [], turn=turn))
+    await asyncio.gather(*running)
+    assert order == [("a", True), ("b", True)] * 3
+
+
+async def test_a_job_is_waited_for_outside_the_turn(tmp_path: Path) -> None:
+    bench, turn = Bench(tmp_path), asyncio.Lock()
+    locked: list[bool] = []
+    bench.jobs.waited = lambda: locked.append(turn.locked())
+    await bench.work([], LedgerUnavailable("no answer"), [JOB], [], turn=turn)
+    assert locked == [False, False]
+    assert bench.jobs.acknowledged == [JOB]

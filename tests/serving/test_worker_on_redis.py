@@ -80,6 +80,13 @@ async def serve_one(ledger: Ledger, settings: WorkerSettings) -> str:
     return inference
 
 
+async def funded(ledger: Ledger) -> Ledger:
+    """The ledger, with money of the application that asks."""
+    now_ms = time.time_ns() // 1_000_000
+    await ledger.deposit(str(uuid_utils.uuid7()), "clinic", 10**6, time_ms=now_ms)
+    return ledger
+
+
 async def settled(ledger: Ledger, inference: str) -> tuple[Attribution, ...]:
     """The inference's attributions once none is pending."""
     async with asyncio.timeout(20):
@@ -98,9 +105,7 @@ async def opened(settings: WorkerSettings) -> Ledger:
 
 async def test_what_is_captured_is_settled_also_after_a_fence(settings: WorkerSettings) -> None:
     metrics = WorkerMetrics()
-    ledger = await opened(settings)
-    now_ms = time.time_ns() // 1_000_000
-    await ledger.deposit(str(uuid_utils.uuid7()), "clinic", 10**6, time_ms=now_ms)
+    ledger = await funded(await opened(settings))
     task = asyncio.create_task(work(settings, made_up, metrics))
 
     first, second = await settled(ledger, await serve_one(ledger, settings))
@@ -124,3 +129,27 @@ async def test_what_is_captured_is_settled_also_after_a_fence(settings: WorkerSe
     assert not list(Home(settings.home).served.glob("*"))
     posted = {"operation": "settle", "outcome": "posted"}
     assert metrics.registry.get_sample_value("byline_ledger_posts_total", posted) == 4
+
+
+async def test_each_job_is_settled_in_its_own_ledger(settings: WorkerSettings) -> None:
+    settings = settings.model_copy(update={"ledgers": ("usd-0", "usd-1")})
+    metrics = WorkerMetrics()
+    ledgers = [
+        await funded(await Ledger.open(settings.redis_url, name=name)) for name in settings.ledgers
+    ]
+    asked = [(ledger, await serve_one(ledger, settings)) for ledger in ledgers for _ in range(3)]
+    task = asyncio.create_task(work(settings, made_up, metrics))
+    for ledger, inference in asked:
+        await settled(ledger, inference)
+    for ledger in ledgers:  # it waits for both
+        await settled(ledger, await serve_one(ledger, settings))
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(20):
+        await task
+    for ledger in ledgers:
+        assert (await ledger.check()).balanced
+        balances = await ledger.balances()
+        assert balances["contrib:ann"] + balances["contrib:bob"] == 4 * 600
+        await ledger.close()
+    assert metrics.registry.get_sample_value("byline_attribution_seconds_count") == 16
+    assert not list(Home(settings.home).served.glob("*"))

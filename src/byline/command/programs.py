@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byline.home import Home
-from byline.redis_server import RedisServer
+from byline.redis_server import ALLOCATOR, RedisServer
 
 ENGINE_READY_SECONDS = 300.0  # loading and warming a CPU engine on a busy machine
 READY_SECONDS = 120.0
@@ -90,7 +90,7 @@ def redis_program(home: Home, ports: Ports) -> Program:
     """The Redis-protocol server that keeps the ledger; its readiness is a PING."""
     home.ledger.mkdir(parents=True, exist_ok=True)
     argv = RedisServer(home.ledger.resolve(), port=ports.redis).argv()
-    return Program("redis", argv, dict(os.environ), None, READY_SECONDS)
+    return Program("redis", argv, ALLOCATOR | os.environ, None, READY_SECONDS)
 
 
 def programs(home: Home, ports: Ports) -> list[Program]:

@@ -6,42 +6,39 @@ return once(function()
   local adapter_version, time_ms = ARGV[OWN + 6], ARGV[OWN + 7]
   local first_job = OWN + 9
   local first_leg = first_job + tonumber(ARGV[OWN + 8])
-  local facts = redis.call('HMGET', FACTS, 'state', 'application', 'held')
+  local facts = call('HMGET', FACTS, 'state', 'application', 'held')
   local state = facts[1]
-  if not string.find(time_ms, '^%d+$') then refuse('bad time ' .. time_ms) end
+  if not find(time_ms, '^%d+$') then refuse('bad time ' .. time_ms) end
   if state ~= 'held' and state ~= 'expired' then
     refuse('capture without hold: the inference is ' .. (state or 'unknown'))
   end
   if facts[2] ~= application or facts[3] ~= held then
     refuse('the capture is not of what was held')
   end
-  redis.call('ZCARD', HOLDS) -- of the right type, like the two that follow
-  redis.call('ZCARD', POOLS)
-  redis.call('XLEN', JOBS)
+  call('ZCARD', HOLDS) -- of the right type, like the two that follow
+  call('ZCARD', POOLS)
+  call('XLEN', JOBS)
   -- After its hold has expired the charge is taken from the application itself, below its credit
   -- limit if need be: the tokens were served.
   local late = state == 'expired'
   local kind = late and 'capture_late' or 'capture'
   local legs = {}
-  if late then
-    if charge ~= '0' then legs = {'app:' .. application, '-' .. charge} end
-  else
-    if redis.call('HGET', BALANCES, 'hold:' .. inference) ~= held then
-      refuse('the hold account does not hold what was held')
-    end
-    legs = {'hold:' .. inference, '-' .. held}
-    if rest ~= '0' then legs[3], legs[4] = 'app:' .. application, rest end
+  if late and charge ~= '0' then
+    legs = {'app:' .. application, '-' .. charge, unpack(ARGV, first_leg)}
+  elseif not late and rest == '0' then
+    legs = {'hold:' .. inference, '-' .. held, unpack(ARGV, first_leg)}
+  elseif not late then
+    local payer = 'app:' .. application
+    legs = {'hold:' .. inference, '-' .. held, payer, rest, unpack(ARGV, first_leg)}
   end
-  local first_pool = #legs + 1
-  legs_from(first_leg, legs)
-  check(kind, legs)
+  check(kind, legs, not late and held)
   local posted = post(kind, legs, late and 'late' or '')
-  redis.call('HSET', FACTS, 'state', 'captured', 'capture', record, 'captured_ms', time_ms,
+  call('HSET', FACTS, 'state', 'captured', 'capture', record, 'captured_ms', time_ms,
     'adapter_version', adapter_version)
-  redis.call('ZREM', HOLDS, inference)
-  for i = first_job, first_leg - 1 do redis.call('XADD', JOBS, '*', 'job', ARGV[i]) end
-  for i = first_pool, #legs, 2 do
-    if kind_of(legs[i]) == 'open:' then redis.call('ZADD', POOLS, time_ms, legs[i]) end
+  call('ZREM', HOLDS, inference)
+  for i = first_job, first_leg - 1 do call('XADD', JOBS, '*', 'job', ARGV[i]) end
+  for i = 1, #legs, 2 do
+    if string.sub(legs[i], 1, 5) == 'open:' then call('ZADD', POOLS, time_ms, legs[i]) end
   end
   return posted
 end)

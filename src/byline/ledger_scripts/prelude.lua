@@ -15,6 +15,8 @@
 -- The line before this text sets LEG_NANO_MAX, LEGS_PER_ENTRY_MAX, BALANCE_DIGITS_MAX,
 -- CONTRIBUTOR_DEBT_NANO_MAX and CENT_NANO.
 
+local KEYS, ARGV = KEYS, ARGV -- what is looked up once is not looked up again
+local call, find, format = redis.call, string.find, string.format
 local MARKS, BALANCES, JOURNAL, META, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local FACTS, HOLDS, POOLS, JOBS, BLOCKED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local OWN = 8 -- the first argument that is the operation's own
@@ -22,7 +24,7 @@ local BILLION = 1000000000
 local EXACT_DIGITS = 15 -- Lua's numbers are doubles: so many digits they always hold
 
 local last_seq -- of the journal; known once the event may be posted
-local kept, emptied -- what the checked legs make of the balances
+local kept, n_kept, emptied -- what the checked legs make of the balances
 local has_written = false
 
 local function answer(status, text, flag)
@@ -36,39 +38,38 @@ end
 
 -- Has the event been posted already, and may this writer post at all?
 local function check_event()
-  local mark = redis.call('HGET', MARKS, ARGV[1])
+  local mark = call('HGET', MARKS, ARGV[1])
   if mark then
     local seq, digest, flag = string.match(mark, '^(%d+):(%x+):(%a*)$')
     if digest == ARGV[2] then error(answer('duplicate', seq, flag)) end
     refuse('another payload was posted under ' .. ARGV[1], 'conflict')
   end
-  local meta = redis.call('HMGET', META, 'epoch', 'frozen', 'seq', 'trimmed')
+  local meta = call('HMGET', META, 'epoch', 'frozen', 'seq', 'trimmed')
   local epoch, frozen, seq, trimmed = meta[1], meta[2], meta[3] or '0', meta[4] or '0'
   if epoch ~= ARGV[3] then
     refuse('the epoch is ' .. tostring(epoch) .. ', the writer has ' .. ARGV[3], 'fenced')
   end
   if frozen then refuse(frozen, 'frozen') end
   -- Cheaper than to read the newest entry; that its number is no higher is seen by XADD.
-  if redis.call('XLEN', JOURNAL) ~= seq - trimmed then
+  if call('XLEN', JOURNAL) ~= seq - trimmed then
     refuse('the journal does not end where meta says')
   end
   last_seq = seq
 end
 
--- A decimal string as high * 10^9 + low.
-local function halves(text)
-  local sign, digits = string.match(text, '^(%-?)(%d+)$')
-  local high = tonumber(string.sub(digits, 1, -10)) or 0
-  local low = tonumber(string.sub(digits, -9))
-  if sign == '-' then return -high, -low end
-  return high, low
-end
-
 -- The sum of two decimal strings of at most 18 digits each, as such a string.
 local function plus(one, other)
-  if #one <= EXACT_DIGITS and #other <= EXACT_DIGITS then
-    return string.format('%d', one + other)
+  if #one <= EXACT_DIGITS and #other <= EXACT_DIGITS then return format('%d', one + other) end
+
+  -- A decimal string as high * 10^9 + low.
+  local function halves(text)
+    local sign, digits = string.match(text, '^(%-?)(%d+)$')
+    local high = tonumber(string.sub(digits, 1, -10)) or 0
+    local low = tonumber(string.sub(digits, -9))
+    if sign == '-' then return -high, -low end
+    return high, low
   end
+
   local high, low = halves(one)
   local other_high, other_low = halves(other)
   high, low = high + other_high, low + other_low
@@ -79,8 +80,8 @@ local function plus(one, other)
     sign = '-'
     if low == 0 then high = -high else high, low = -high - 1, BILLION - low end
   end
-  if high == 0 then return sign .. string.format('%d', low) end
-  return sign .. string.format('%d%09d', high, low)
+  if high == 0 then return sign .. format('%d', low) end
+  return sign .. format('%d%09d', high, low)
 end
 
 local function is_negative(text)
@@ -92,24 +93,22 @@ local function kind_of(account)
   return string.match(account, '^[^:]*:?')
 end
 
-local NO_BOUND = string.rep('9', BALANCE_DIGITS_MAX)
-
--- How far an account may fall below zero, by its kind; behind the kind of an entry, by that entry
--- alone. What is not here never falls below zero.
-local DEBT_MAX = {
-  funding = NO_BOUND, payout = NO_BOUND, refund = NO_BOUND, -- clearing, towards the world outside
-  ['app:'] = 'its credit limit',
-  ['capture_late app:'] = NO_BOUND, -- the tokens were served
-  ['adjust contrib:'] = string.format('%d', CONTRIBUTOR_DEBT_NANO_MAX), -- what was paid wrongly
-}
-
 -- May `account` fall to `balance`, which is below zero, by an entry of this kind?
 local function check_debt(entry_kind, account, balance)
+  local no_bound = string.rep('9', BALANCE_DIGITS_MAX)
+  -- How far an account may fall below zero, by its kind; behind the kind of an entry, by that entry
+  -- alone. What is not here never falls below zero.
+  local debt_max = {
+    funding = no_bound, payout = no_bound, refund = no_bound, -- clearing, towards the world outside
+    ['app:'] = 'its credit limit',
+    ['capture_late app:'] = no_bound, -- the tokens were served
+    ['adjust contrib:'] = format('%d', CONTRIBUTOR_DEBT_NANO_MAX), -- what was paid wrongly
+  }
   local kind = kind_of(account)
-  local most = DEBT_MAX[entry_kind .. ' ' .. kind] or DEBT_MAX[kind]
+  local most = debt_max[entry_kind .. ' ' .. kind] or debt_max[kind]
   if not most then refuse(account .. ' would fall below zero') end
   if most == 'its credit limit' then
-    local limit = redis.call('HGET', LIMITS, string.sub(account, #kind + 1)) or '0'
+    local limit = call('HGET', LIMITS, string.sub(account, #kind + 1)) or '0'
     if not is_negative(plus(balance, limit)) then return end
     refuse(account .. ' would fall below its credit limit of ' .. limit .. ' nano-USD', 'funds')
   end
@@ -118,88 +117,80 @@ local function check_debt(entry_kind, account, balance)
   end
 end
 
--- May these balances go by these amounts? Notes what they become.
-local function check_balances(entry_kind, accounts, amounts)
-  local balances = redis.call('HMGET', BALANCES, unpack(accounts))
-  for i = 1, #accounts do
-    local account, amount, balance = accounts[i], amounts[i], balances[i] or '0'
-    if not string.find(balance, '^%-?%d+$') then refuse(account .. ' holds no integer') end
-    local after = plus(balance, amount)
-    if #after > BALANCE_DIGITS_MAX and #string.match(after, '%d+') > BALANCE_DIGITS_MAX then
-      refuse(account .. ' would hold too many digits')
-    end
-    -- Only what leaves an account can be too much.
-    if is_negative(amount) and is_negative(after) then check_debt(entry_kind, account, after) end
-    if after == '0' then
-      emptied[#emptied + 1] = account
-    else
-      kept[#kept + 1] = account
-      kept[#kept + 1] = after
-    end
+-- What `account` holds after `amount` (`nano` as a number) has come to its `balance`.
+local function balance_after(account, balance, amount, nano)
+  if not find(balance, '^%-?%d+$') then refuse(account .. ' holds no integer') end
+  if #balance <= EXACT_DIGITS then return format('%d', balance + nano) end
+  local after = plus(balance, amount)
+  if #string.match(after, '%d+') > BALANCE_DIGITS_MAX then
+    refuse(account .. ' would hold too many digits')
   end
+  return after
 end
 
--- Refuse what is no entry that may be posted. `legs` is flat: account, amount, account, amount, ...
-local function check(entry_kind, legs)
+-- Refuse what is no entry that may be posted; notes what it makes of the balances. `legs` is flat:
+-- account, amount, account, amount, ... The first account must hold exactly `closed`, if given.
+local function check(entry_kind, legs, closed)
   if #legs > 2 * LEGS_PER_ENTRY_MAX then refuse('more legs than ' .. LEGS_PER_ENTRY_MAX) end
-  local sum, accounts, amounts, seen = 0, {}, {}, {}
+  -- Tables that begin with some room grow less often.
+  local accounts, nanos = {nil, nil, nil, nil, nil, nil, nil, nil}, {nil, nil, nil, nil, nil, nil}
+  local sum, n, seen = 0, 0, {}
   for i = 1, #legs, 2 do
     local account, amount = legs[i], legs[i + 1]
-    local nano = string.find(amount, '^%-?[1-9]%d*$') and tonumber(amount)
+    local nano = find(amount, '^%-?[1-9]%d*$') and amount + 0
     if not nano or nano > LEG_NANO_MAX or nano < -LEG_NANO_MAX then
       refuse('bad amount ' .. amount)
     end
     if seen[account] then refuse('two legs of ' .. account) end
-    sum, seen[account] = sum + nano, true
-    accounts[#accounts + 1], amounts[#amounts + 1] = account, amount
+    seen[account] = true
+    sum, n = sum + nano, n + 1
+    accounts[n], nanos[n] = account, nano
   end
   if sum ~= 0 then refuse('the legs do not sum to zero') end
-  kept, emptied = {}, {}
-  if #accounts > 0 then check_balances(entry_kind, accounts, amounts) end
+  kept, n_kept, emptied = {nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil}, 0, {}
+  if n == 0 then return end
+  local balances = call('HMGET', BALANCES, unpack(accounts, 1, n))
+  if closed and balances[1] ~= closed then refuse(accounts[1] .. ' does not hold ' .. closed) end
+  for i = 1, n do
+    local account, nano, after = accounts[i], nanos[i], legs[2 * i]
+    if balances[i] then after = balance_after(account, balances[i], after, nano) end
+    -- Only what leaves an account can be too much.
+    if nano < 0 and is_negative(after) then check_debt(entry_kind, account, after) end
+    if after == '0' then
+      emptied[#emptied + 1] = account
+    else
+      kept[n_kept + 1], kept[n_kept + 2] = account, after
+      n_kept = n_kept + 2
+    end
+  end
 end
 
 -- Write the entry of the checked legs, the balances and the mark.
 local function post(entry_kind, legs, flag)
-  local seq = string.format('%d', last_seq + 1)
-  local text = {ARGV[4], entry_kind, ARGV[5], '['}
-  local before = '["'
+  local seq = format('%d', last_seq + 1)
+  local texts, n = {nil, nil, nil, nil, nil, nil, nil, nil}, 0
   for i = 1, #legs, 2 do
-    local n = #text
-    text[n + 1], text[n + 2], text[n + 3], text[n + 4] = before, legs[i], '","', legs[i + 1]
-    before = '"],["'
+    n = n + 1
+    texts[n] = '["' .. legs[i] .. '","' .. legs[i + 1] .. '"]'
   end
-  text[#text + 1] = (#legs > 0 and '"]]' or ']') .. ARGV[6] .. seq .. ARGV[7]
-  redis.call('XADD', JOURNAL, seq .. '-1', 'e', table.concat(text))
+  local text = ARGV[4] .. entry_kind .. ARGV[5] .. '[' .. table.concat(texts, ',') .. ']'
+    .. ARGV[6] .. seq .. ARGV[7]
+  call('XADD', JOURNAL, seq .. '-1', 'e', text)
   has_written = true
-  redis.call('HSET', META, 'seq', seq)
-  if #kept > 0 then redis.call('HSET', BALANCES, unpack(kept)) end
-  if #emptied > 0 then redis.call('HDEL', BALANCES, unpack(emptied)) end
-  redis.call('HSET', MARKS, ARGV[1], seq .. ':' .. ARGV[2] .. ':' .. (flag or ''))
+  call('HSET', META, 'seq', seq)
+  if n_kept > 0 then call('HSET', BALANCES, unpack(kept, 1, n_kept)) end
+  if #emptied > 0 then call('HDEL', BALANCES, unpack(emptied)) end
+  call('HSET', MARKS, ARGV[1], seq .. ':' .. ARGV[2] .. ':' .. (flag or ''))
   return answer('posted', seq, flag)
 end
 
 -- Check and post what an operator decided, and keep the decision's text. Its id is used only once.
 local function post_decision(entry_kind, legs, manifest)
-  if redis.call('HLEN', FACTS) > 0 then refuse("the operation's id was used before") end
+  if call('HLEN', FACTS) > 0 then refuse("the operation's id was used before") end
   check(entry_kind, legs)
   local posted = post(entry_kind, legs)
-  redis.call('HSET', FACTS, 'manifest', manifest)
+  call('HSET', FACTS, 'manifest', manifest)
   return posted
-end
-
--- Add what stands flat in ARGV from `first` on to the legs.
-local function legs_from(first, legs)
-  for i = first, #ARGV do legs[#legs + 1] = ARGV[i] end
-  return legs
-end
-
--- The key whose type is not what it must be.
-local function wrong_key()
-  local types = {'hash', 'hash', 'stream', 'hash', 'hash', 'hash', 'zset', 'zset', 'stream', 'hash'}
-  for i, key in ipairs(KEYS) do
-    local found = redis.call('TYPE', key).ok
-    if found ~= 'none' and found ~= (types[i] or 'hash') then return key end
-  end
 end
 
 -- What a failure means that was no refusal of ours. While nothing is written, a key of the wrong
@@ -207,14 +198,26 @@ end
 -- else, such as a full memory, is the server's trouble and stays its error.
 local function failure(problem)
   local text = problem.err or problem
+
+  -- The key whose type is not what it must be.
+  local function wrong_key()
+    local types = {
+      'hash', 'hash', 'stream', 'hash', 'hash', 'hash', 'zset', 'zset', 'stream', 'hash'
+    }
+    for i, key in ipairs(KEYS) do
+      local found = call('TYPE', key).ok
+      if found ~= 'none' and found ~= (types[i] or 'hash') then return key end
+    end
+  end
+
   if not has_written then
-    if string.find(text, 'WRONGTYPE', 1, true) then
+    if find(text, 'WRONGTYPE', 1, true) then
       return answer('refused', wrong_key() .. ' has the wrong type')
     end
-    if string.find(text, 'equal or smaller', 1, true) then
+    if find(text, 'equal or smaller', 1, true) then
       return answer('refused', 'the journal does not end where meta says')
     end
-    if string.find(text, '^user_script:') or string.find(text, '^ERR ') then
+    if find(text, '^user_script:') or find(text, '^ERR ') then
       return answer('refused', text)
     end
   end

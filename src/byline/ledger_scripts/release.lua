@@ -3,7 +3,7 @@
 local NAMED = {['contrib:'] = true, ['owner:'] = true, ['base:'] = true, ['app:'] = true}
 return once(function()
   local manifest, adapter_version, sum = ARGV[OWN], ARGV[OWN + 1], ARGV[OWN + 2]
-  local legs = legs_from(OWN + 3, {'unattributed:' .. adapter_version, '-' .. sum})
+  local legs = {'unattributed:' .. adapter_version, '-' .. sum, unpack(ARGV, OWN + 3)}
   for i = 3, #legs, 2 do
     if not NAMED[kind_of(legs[i])] then refuse('nothing is released to ' .. legs[i]) end
     if is_negative(legs[i + 1]) then refuse('a release takes nothing from ' .. legs[i]) end

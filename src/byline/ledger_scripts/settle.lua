@@ -5,21 +5,18 @@ return once(function()
   local ordinal, account, pool = ARGV[OWN + 1], ARGV[OWN + 2], ARGV[OWN + 3]
   local adapter_version, record = ARGV[OWN + 4], ARGV[OWN + 5]
   local attribution, settle_seq = 'attribution:' .. ordinal, 'settle_seq:' .. ordinal
-  local facts = redis.call('HMGET', FACTS, 'adapter_version', attribution, settle_seq)
+  local facts = call('HMGET', FACTS, 'adapter_version', attribution, settle_seq)
   -- Also when its mark was dropped long ago.
   if facts[2] == record then return answer('duplicate', facts[3]) end
   if facts[2] then refuse('the choice was settled with another attribution', 'conflict') end
   if facts[1] ~= adapter_version then
     refuse('the inference was not answered by ' .. adapter_version)
   end
-  if redis.call('HGET', BALANCES, account) ~= pool then
-    refuse(account .. ' does not hold the pool')
-  end
-  redis.call('ZCARD', POOLS) -- of the right type
-  local legs = legs_from(OWN + 6, {account, '-' .. pool})
-  check('settle', legs)
+  call('ZCARD', POOLS) -- of the right type
+  local legs = {account, '-' .. pool, unpack(ARGV, OWN + 6)}
+  check('settle', legs, pool)
   local posted = post('settle', legs)
-  redis.call('HSET', FACTS, attribution, record, settle_seq, posted[2])
-  redis.call('ZREM', POOLS, account)
+  call('HSET', FACTS, attribution, record, settle_seq, posted[2])
+  call('ZREM', POOLS, account)
   return posted
 end)
