@@ -46,11 +46,19 @@ class Deliveries:
         return min((since for since in oldest if since is not None), default=None)
 
     async def ping(self) -> None:
-        """Raise unless this writer could post to every shard; a raised epoch is taken."""
+        """Raise unless this writer could post to some shard; a raised epoch is taken.
+
+        One shard that fails over must not take every gateway out of service: its applications are
+        answered 503 meanwhile, all others are served.
+        """
         ledgers = self._shards.ledgers
-        await asyncio.gather(
-            *(delivery.rejoined(ledgers[name].ping) for name, delivery in self._by_shard.items())
+        answers = await asyncio.gather(
+            *(delivery.rejoined(ledgers[name].ping) for name, delivery in self._by_shard.items()),
+            return_exceptions=True,
         )
+        problems = [answer for answer in answers if isinstance(answer, BaseException)]
+        if len(problems) == len(answers):
+            raise problems[0]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send to each shard what waits for it, until `stop`."""

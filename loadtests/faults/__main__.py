@@ -25,12 +25,14 @@ from loadtests.faults.record import Record
 TURNS_MAX = 10**9
 
 
-async def run(part: Part, seconds: float, turns_max: int) -> dict[str, Any]:
-    """One run in `part.folder`; answers its figures."""
+async def run(
+    part: Part, seconds: float, *, turns_min: int = 0, turns_max: int = TURNS_MAX
+) -> dict[str, Any]:
+    """One run in `part.folder`: so long, but so many turns; answers its figures."""
     began = time.monotonic()
     with Record(part.folder / "record.jsonl") as record:
         running = Run(part.seed, part.folder, record, part)
-        await running.go(seconds, turns_max)
+        await running.go(seconds, turns_min, turns_max)
     took = time.monotonic() - began
     figures = running.figures()
     rate = round(figures["operations"] / took)
@@ -49,7 +51,7 @@ def main() -> int:
     prepare()
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=arguments.folder))
     seconds = arguments.seconds or arguments.minutes * 60
-    figures = uvloop.run(run(Part(folder, arguments.seed), seconds, arguments.turns))
+    figures = uvloop.run(run(Part(folder, arguments.seed), seconds, turns_max=arguments.turns))
     good = is_good(figures)
     if good:
         shutil.rmtree(folder)

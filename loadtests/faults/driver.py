@@ -64,7 +64,7 @@ class Run:
         self._kills: Counter[str] = Counter()
         self._trimmed = 0
 
-    async def go(self, seconds: float, turns_max: int) -> None:
+    async def go(self, seconds: float, turns_min: int, turns_max: int) -> None:
         """Turns until the time is over, or something is wrong; then the end's thorough check."""
         until = time.monotonic() + seconds
         try:
@@ -72,7 +72,8 @@ class Run:
             for turn in turns(self.seed):
                 await self._turn(turn)
                 self.turns = turn.number
-                if time.monotonic() > until or turn.number >= turns_max:
+                in_time = time.monotonic() < until or turn.number < turns_min
+                if turn.number >= turns_max or not in_time:
                     break
                 if not self.verdict.is_clean:
                     return

@@ -15,11 +15,11 @@ from loadtests.faults.operations import Flow
 
 START_MS = 1_795_000_000_000
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
-FLOWS_MIN, FLOWS_MAX = 200, 600
+FLOWS_MIN, FLOWS_MAX = 300, 1_000
 POSTER, WORKER, EXPORTER, BOOKKEEPER = CAST = ("poster", "worker", "exporter", "bookkeeper")
 STALL_SECONDS = 0.7  # longer than an actor waits for a reply
-REQUESTS = {POSTER: 800, WORKER: 500, EXPORTER: 30, BOOKKEEPER: 30}  # about as many as a turn has
-STEPS = {POSTER: 1200, WORKER: 800, EXPORTER: 20, BOOKKEEPER: 4}
+REQUESTS = {POSTER: 1_300, WORKER: 800, EXPORTER: 30, BOOKKEEPER: 30}  # about as many as a turn has
+STEPS = {POSTER: 2_000, WORKER: 1_300, EXPORTER: 20, BOOKKEEPER: 4}
 SINGLE_BAG = (
     *AT_DOOR, *AT_DOOR, Kind.REDIS_TIME, Kind.REDIS_STOPPED, Kind.TRUNCATION, Kind.DISK_FULL,
     *(Kind.ACTOR_STEP,) * 8, Kind.ACTOR_TIME, Kind.ACTOR_TIME,

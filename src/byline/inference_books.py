@@ -1,8 +1,9 @@
-"""Judges each inference by itself: held once, captured once, settled once, its legs its charge.
+"""Judges each inference by itself: held once, captured once, settled once, its legs its charge, and
+no more refunded than that.
 
-Pure. Remembered is only what is unfinished, so memory does not grow with the journal: what is held
-and what is open are accounts of the fold itself, and an expired hold is forgotten once it is too
-old to be captured.
+Pure. Memory does not grow with the journal: what is held and what is open are accounts of the fold
+itself, an expired hold is forgotten once it is too old to be captured, and only of the newest
+charges is it known what may still be refunded.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from byline.limits import EVENT_AGE_DAYS_MAX
 DAY_MS = 86_400_000
 PAYEES = ("contrib:", "unattributed:")
 LISTED_MAX = 1_000  # a journal with more is beyond a list
+CHARGES_MAX = 50_000  # the newest; refunds of older ones are not judged
 FORGET_MS = (EVENT_AGE_DAYS_MAX + 1) * DAY_MS
 
 
@@ -25,9 +27,11 @@ class InferenceBooks:
         self._knows_expired = not base  # a snapshot does not say what expired before it
         self._payers: dict[str, str] = {}  # of each hold placed since: the application's account
         self._expired: dict[str, tuple[str | None, int]] = {}  # payer, and when in ms
+        self._charges: dict[str, int] = {}  # of each inference captured lately, less its refunds
         self._judges = {
             "hold": self._hold, "capture": self._capture, "capture_late": self._capture_late,
             "void": self._give_back, "expire": self._give_back, "settle": self._settle,
+            "refund": self._refund,
         }  # fmt: skip
 
     def judge(self, entry: Mapping[str, Any], accounts: Mapping[str, int]) -> None:
@@ -54,6 +58,7 @@ class InferenceBooks:
         account = f"hold:{inference}"
         held = accounts.get(account)
         payer = self._payers.pop(inference, None)
+        self._remember_charge(entry)
         if held is None:
             return "captured without a hold"
         legs = dict(entry["legs"])
@@ -63,6 +68,7 @@ class InferenceBooks:
 
     def _capture_late(self, entry: Mapping[str, Any], _: Mapping[str, int]) -> str | None:
         payer, when = self._expired.pop(entry["inference"], (None, None))
+        self._remember_charge(entry)
         if when is None and self._knows_expired:
             return "captured late without an expired hold"
         return _charged(entry, dict(entry["legs"]), payer, -entry["charge"])
@@ -93,6 +99,19 @@ class InferenceBooks:
             if (nano <= 0 or not name.startswith(PAYEES)) and name != pool:
                 return "settled to other accounts than contributors and unattributed"
         return None
+
+    def _refund(self, entry: Mapping[str, Any], accounts: Mapping[str, int]) -> str | None:
+        inference = entry["inference"]
+        if inference in self._charges:
+            self._charges[inference] -= sum(nano for nano in entry["legs"].values() if nano > 0)
+            if self._charges[inference] < 0:
+                return "refunded beyond its charge"
+        return _stays_out(entry, accounts)
+
+    def _remember_charge(self, entry: Mapping[str, Any]) -> None:
+        self._charges[entry["inference"]] = entry["charge"]
+        if len(self._charges) > CHARGES_MAX:
+            del self._charges[next(iter(self._charges))]
 
     def _remember_expired(self, inference: str, payer: str | None, time_ms: int) -> None:
         self._expired[inference] = (payer, time_ms)

@@ -18,6 +18,7 @@ from byline.records import Books, JournalEntry
 from byline.redis_client import Client, answering
 from byline.scripts import script_text
 from byline.snapshots import Snapshots
+from byline.waiting import Waiting
 
 PAGE = 2_000  # journal entries read, or balances written, at once
 ATTEMPTS = 3  # the journal may be trimmed while it is checked
@@ -32,6 +33,7 @@ class Journal:
         self._keys = keys
         self._plain = _as_answered(redis)
         self._snapshots = Snapshots(redis, keys)
+        self._waiting = Waiting(redis, keys)
 
     async def pages(
         self, *, after_seq: int = 0, up_to_seq: int | None = None
@@ -129,7 +131,7 @@ class Journal:
     async def rebuild(
         self, *, full: bool = False, base: Snapshot | None = None
     ) -> tuple[Mapping[str, int], int]:
-        """Replace the balances by the folded journal; answers them and the raised epoch.
+        """Replace balances and lists by the folded journal; answers balances and raised epoch.
 
         Begins at `base`, or at the newest snapshot, or with `full` at the first entry. Posting is
         frozen meanwhile, and stays frozen when the journal itself is broken.
@@ -145,7 +147,11 @@ class Journal:
                     f"missing {fold.gaps[:10]}; posting stays frozen"
                 )
             await self._write_folded(fold.accounts)
-            names = (keys.balances, keys.folded, keys.meta, keys.journal, keys.snapshot)
+            await self._waiting.write_folded(fold.accounts)
+            names = (
+                keys.meta, keys.journal, keys.snapshot, keys.balances, keys.folded,
+                keys.holds, keys.holds_folded, keys.pools, keys.pools_folded,
+            )  # fmt: skip
             epoch: int = await self._redis.eval(
                 script_text("adopt"), len(names), *names, str(fold.seq), REBUILDING
             )

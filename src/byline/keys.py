@@ -15,9 +15,12 @@ class Keys:
         self.meta = f"{tag}:meta"
         self.limits = f"{tag}:limits"
         self.holds = f"{tag}:holds"
+        self.holds_folded = f"{tag}:holds:folded"
         self.pools = f"{tag}:pools"
+        self.pools_folded = f"{tag}:pools:folded"
         self.jobs = f"{tag}:jobs"
         self.blocked = f"{tag}:blocked"
+        self.paid = f"{tag}:paid"  # account -> last entry whose line was paid, and what was left
         self.snapshot = f"{tag}:snapshot"  # of the balances at one position of the journal
         self.pulse = f"{tag}:pulse"  # written so that replicas have something to confirm
 
@@ -37,6 +40,8 @@ class Keys:
         ]  # fmt: skip
         if posting.is_permanent:
             keys.append(self.blocked)
+        if posting.script == "payout":
+            keys.append(self.paid)
         if posting.concerns:
             keys.append(self.inference(posting.concerns))
         return keys

@@ -97,7 +97,7 @@ def refund(refund: Refund, refundable: Refundable, *, time_ms: int) -> Posting:
 
 
 def payout(payout: Payout, *, time_ms: int) -> Posting:
-    """`payout.account` -> `payout`, in whole cents."""
+    """`payout.account` -> `payout`, in whole cents; no line is paid by two payouts."""
     what = f"payout {payout.operation}"
     _require_kind(what, payout.account, PAID_OUT)
     require_amount(what, payout.nano)
@@ -109,7 +109,11 @@ def payout(payout: Payout, *, time_ms: int) -> Posting:
         "opening_nano": str(payout.opening_nano), "lines_nano": str(payout.lines_nano),
         "reference": payout.reference,
     })  # fmt: skip
-    arguments = (decision, payout.account, str(payout.nano))
+    remainder = payout.opening_nano + payout.lines_nano - payout.nano
+    arguments = (
+        decision, payout.account, str(payout.nano), str(payout.first_seq), str(payout.last_seq),
+        str(payout.opening_nano), str(remainder),
+    )  # fmt: skip
     return _decided("payout", payout.operation, decision, arguments, time_ms=time_ms)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from byline.canonical import Json, canonical_text, sha256_hex
 from byline.errors import LedgerRefused
 from byline.limits import EVENT_AGE_DAYS_MAX, LEG_NANO_MAX, LEGS_PER_ENTRY_MAX, PPB
+from byline.money import usd
 from byline.records import (
     Attribution,
     AttributionJob,
@@ -127,7 +128,7 @@ def capture(capture: Capture, *, time_ms: int) -> Posting:
     _require_whole(capture)
     record = canonical_text(capture_fields(capture))
     opened = [Leg(open_account(inference, ordinal), nano) for ordinal, nano in _pools(capture)]
-    jobs = [canonical_text(job_fields(job)) for job in _jobs(capture, time_ms)]
+    jobs = [canonical_text(job_fields(job)) for job in attribution_jobs(capture, time_ms)]
     legs = [*capture.credits, *opened]
     return Posting(
         "capture", inference, "capture", 0,
@@ -226,8 +227,13 @@ def _require_fresh(event: str, time_ms: int) -> None:
 
 def require_amount(what: str, nano: int) -> None:
     """Raise LedgerRefused unless one leg can carry so much."""
-    if not 0 < nano <= LEG_NANO_MAX:
-        raise LedgerRefused(f"{what} of {nano} nano-USD: it must lie between 1 and {LEG_NANO_MAX}")
+    if nano <= 0:
+        raise LedgerRefused(f"{what} of {nano} nano-USD: it must be positive")
+    if nano > LEG_NANO_MAX:
+        raise LedgerRefused(
+            f"{what} of {usd(nano)} USD: one operation moves {usd(LEG_NANO_MAX)} USD at most; "
+            "send it in parts"
+        )
 
 
 def account_name(name: str) -> str:
@@ -255,7 +261,8 @@ def _pools(capture: Capture) -> list[tuple[int, int]]:
     return [(ordinal, nano) for ordinal, nano in enumerate(capture.pools) if nano]
 
 
-def _jobs(capture: Capture, time_ms: int) -> list[AttributionJob]:
+def attribution_jobs(capture: Capture, time_ms: int) -> list[AttributionJob]:
+    """One job for each pool that the capture opens."""
     pools = _pools(capture)
     version, index, tokens = capture.adapter_version, capture.index, capture.tokens_sha256
     if not pools:

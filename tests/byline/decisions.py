@@ -22,9 +22,12 @@ def a_refund(inference: str, nano: int, operation: str | None = None) -> Refund:
     return Refund(operation or event_id(), inference, nano, "the answer was cut")
 
 
-def a_payout(account: str, cents: int = 1, operation: str | None = None) -> Payout:
-    """A payout of so many cents."""
+def a_payout(
+    account: str, cents: int = 1, operation: str | None = None, *, first_seq: int = 1
+) -> Payout:
+    """A payout of so many cents, for the lines of nine entries."""
     nano = cents * CENT_NANO
     return Payout(
-        operation or event_id(), account, nano, f"{account}/2026-11", 1, 9, 0, nano, "",
+        operation or event_id(), account, nano, f"{account}/2026-11", first_seq, first_seq + 8,
+        0, nano, "",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from enum import StrEnum
 from byline.errors import InsufficientFunds, LedgerRefused
 from byline.limits import CENT_NANO, CONTRIBUTOR_DEBT_NANO_MAX
 from byline.money import largest_remainder
+from byline.records import Payout
 from tests.byline.cases import ADAPTER
 
 CLEARING = ("funding", "payout", "refund")
@@ -52,6 +53,7 @@ class Model:
         self.accounts: Counter[str] = Counter()
         self.limits: Counter[str] = Counter()
         self.blocked: set[str] = set()
+        self.paid: Counter[str] = Counter()  # the last entry whose lines were paid, by payee
         self.inferences: list[Inference] = []
         self.entries = 0
 
@@ -116,10 +118,12 @@ class Model:
         inference.credits.subtract(parts)
         inference.refunded += nano
 
-    def payout(self, account: str, nano: int) -> None:
-        if account in self.blocked or nano % CENT_NANO:
+    def payout(self, payout: Payout) -> None:
+        account, nano = payout.account, payout.nano
+        if account in self.blocked or nano % CENT_NANO or payout.first_seq <= self.paid[account]:
             raise LedgerRefused
         self._post({account: -nano, "payout": nano})
+        self.paid[account] = payout.last_seq
 
     def _post(
         self, legs: Mapping[str, int], *, overdraft: bool = False, contributor_debt: int = 0

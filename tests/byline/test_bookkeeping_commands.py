@@ -84,6 +84,24 @@ def test_a_trimmed_ledger_is_rebuilt_from_its_snapshot_or_from_the_archive(
     }  # fmt: skip
 
 
+def test_any_ledger_is_rebuilt_from_the_archive_with_its_lost_jobs(
+    address: str, archive_url: str
+) -> None:
+    async def spoiled(ledger: Ledger) -> None:
+        await captured(ledger)
+        archive = Archive.open(archive_url)
+        await Exporter(ledger, archive, name="eur").once()
+        archive.close()
+        redis, keys = ledger.inside
+        await redis.delete(keys.balances, keys.pools, keys.jobs)
+
+    with_ledger(address, spoiled, name="eur")
+    words = ("rebuild", "--yes", "--from-archive", archive_url, "--ledger", "eur")
+    assert run(address, *words) == (0, {"accounts": 4, "jobs": 1})
+    assert run(address, "check", "--ledger", "eur")[0] == 0
+    assert with_ledger(address, lambda ledger: ledger.unfinished(), name="eur").pools == 1
+
+
 def test_a_full_rebuild_does_not_look_at_the_snapshot(address: str, archive_url: str) -> None:
     with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url))
 

@@ -16,6 +16,7 @@ HOLD = {"app:demo": -1_000, "hold:i": 1_000}
 CAPTURE = {"hold:i": -1_000, "app:demo": 100, "platform": 400, "open:i": 500}
 SETTLE = {"open:i": -500, "contrib:alice": 300, "unattributed:h": 200}
 BACK = {"hold:i": -1_000, "app:demo": 1_000}
+REFUND = {"app:demo": 451, "platform": -400, "refund": -51}
 LATE = {"app:demo": -900, "platform": 400, "open:i": 500}
 
 Step = tuple[str, Mapping[str, int]]
@@ -52,6 +53,13 @@ def wrong(*steps: Step, base: Snapshot | None = None) -> str | None:
     [
         [("hold", HOLD), ("capture", CAPTURE), ("settle", SETTLE)],
         [("hold", HOLD), ("void", BACK)],
+        [
+            ("hold", HOLD),
+            ("capture", CAPTURE),
+            ("settle", SETTLE),
+            ("refund", {"app:demo": 450, "platform": -450}),
+            ("refund", {"app:demo": 450, "contrib:alice": -300, "refund": -150}),
+        ],
         [("hold", HOLD), ("expire", BACK), ("capture_late", LATE), ("settle", SETTLE)],
         [("hold", HOLD), ("capture", {**CAPTURE, "platform": 900, "open:i": 0})],
     ],
@@ -93,6 +101,13 @@ def test_a_whole_life_is_right(steps: Sequence[Step]) -> None:
             "open:i": -499, "contrib:alice": 499})]),
         ("other accounts than contributors", [("hold", HOLD), ("capture", CAPTURE), ("settle", {
             "open:i": -500, "platform": 500})]),
+        ("refunded beyond its charge", [("hold", HOLD), ("capture", CAPTURE), ("settle", SETTLE),
+                                        ("refund", REFUND), ("refund", REFUND)]),
+        ("refunded beyond its charge", [("hold", HOLD), ("expire", BACK), ("capture_late", LATE),
+                                        ("settle", SETTLE), ("refund", REFUND),
+                                        ("refund", REFUND)]),
+        ("a refund touched open:i", [("hold", HOLD), ("capture", CAPTURE), ("refund", {
+            "open:i": -500, "app:demo": 500})]),
         ("a adjust touched open:i", [("hold", HOLD), ("capture", CAPTURE), ("adjust", {
             "open:i": -500, "platform": 500})]),
     ],
@@ -131,6 +146,20 @@ def test_an_expired_hold_is_forgotten_when_it_can_be_captured_no_more() -> None:
             fold.add_page([an_entry(seq, kind, legs, time_ms=day * DAY_MS, inference=name)])
     assert not fold.problems
     assert len(fold.inferences._expired) <= inference_books.FORGET_MS // DAY_MS + 2
+
+
+def test_only_the_newest_charges_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference_books, "CHARGES_MAX", 2)
+    fold = Fold()
+    names = ("i", "j", "k")
+    for name in names:
+        for kind, legs in (("hold", HOLD), ("capture", CAPTURE)):
+            own = {account.replace(":i", f":{name}"): nano for account, nano in legs.items()}
+            fold.add_page([an_entry(fold.seq + 1, kind, own, inference=name)])
+    for name in names:
+        legs = {"app:demo": 901, "refund": -901}
+        fold.add_page([an_entry(fold.seq + 1, "refund", legs, inference=name)])
+    assert set(fold.inferences.wrong) == {"j", "k"}
 
 
 def test_two_legs_of_one_account_and_another_kind_of_id_are_broken() -> None:

@@ -44,8 +44,8 @@ def run(address: str, *words: str) -> dict[str, object]:
     return printed
 
 
-def balance(address: str, account: str) -> int:
-    return with_ledger(address, lambda ledger: ledger.balance(account))
+def balance(address: str, account: str, *, name: str = "usd") -> int:
+    return with_ledger(address, lambda ledger: ledger.balance(account), name=name)
 
 
 def test_a_deposit_asks_whether_a_new_name_is_meant(address: str) -> None:
@@ -128,7 +128,49 @@ def test_a_ledger_is_frozen_thawed_promoted_and_checked(address: str) -> None:
     assert run(address, "promote") == {"epoch": 2}
     run(address, "deposit", "shop", "1", "--new")
     assert run(address, "check")["balanced"]
-    assert run(address, "rebuild", "--yes") == {"accounts": 2}
+    assert run(address, "rebuild", "--yes") == {"accounts": 2, "jobs": 0}
+
+
+def test_every_command_takes_the_name_of_its_ledger(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eur = ("--ledger", "eur")
+    run(address, "deposit", "shop", "2", "--new", *eur)
+    assert (balance(address, "app:shop"), balance(address, "app:shop", name="eur")) == (
+        0,
+        2 * 10**9,
+    )
+    run(address, "adjust", "--leg", "app:shop=-1", "--leg", "contrib:ann=1",
+        "--reason", "-", "--by", "a", *eur)  # fmt: skip
+    run(address, "block", "contrib:ann", "--reason", "a dispute", *eur)
+    assert with_ledger(address, lambda ledger: ledger.payout_blocks(), name="eur")
+    run(address, "allow", "contrib:ann", *eur)
+    run(address, "freeze", "a drill", *eur)
+    run(address, "deposit", "shop", "1", "--new")  # the other one goes on
+    with pytest.raises(LedgerRefused, match="a drill"):
+        run(address, "deposit", "shop", "1", *eur)
+    run(address, "thaw", *eur)
+    assert run(address, "promote", *eur) == {"epoch": 2}
+    assert run(address, "trim", *eur) == {"trimmed": 0}
+    assert run(address, "rebuild", "--yes", *eur) == {"accounts": 3, "jobs": 0}
+    for words in (("refund", event_id(), "1", "--reason", "-"),
+                  ("release", ADAPTER, "--to", "contrib:a=1", "--decision", "-")):  # fmt: skip
+        with pytest.raises(LedgerRefused):
+            run(address, *words, *eur)
+    monkeypatch.setenv("BYLINE_LEDGER", "eur")
+    assert run(address, "check")["journal_entries"] == 2
+    assert run(address, "check", "--ledger", "usd")["journal_entries"] == 1
+    with pytest.raises(InvalidInput, match="no ledger's name"):
+        run(address, "check", "--ledger", "usd:jobs")
+
+
+def test_more_than_one_leg_holds_is_sent_in_parts(address: str) -> None:
+    with pytest.raises(LedgerRefused, match=r"1000\.000000000 USD.* 999\.999999999 .*in parts"):
+        run(address, "deposit", "shop", "1000", "--new")
+    words = ("--to", "contrib:a=600", "--to", "contrib:b=600", "--decision", "https://e.org")
+    with pytest.raises(LedgerRefused, match=r"1200\.000000000 USD.*in parts"):
+        run(address, "release", ADAPTER, *words)
+    run(address, "deposit", "shop", "999.999999999", "--new")
 
 
 def test_an_unknown_outcome_names_the_operation_to_send_again(tmp_path: Path) -> None:

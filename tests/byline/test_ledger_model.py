@@ -283,14 +283,15 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     @rule(at=picks, percent=percents)
     def payout(self, at: int, percent: int) -> None:
         account = self.payable()[at % len(self.payable())]
-        payout = a_payout(account, max(1, self.part(account, percent) // CENT_NANO))
+        cents = max(1, self.part(account, percent) // CENT_NANO)
+        is_stale = percent % 10 == 9
+        first_seq = max(1, self.model.paid[account] + (0 if is_stale else 1))
+        payout = a_payout(account, cents, first_seq=first_seq)
 
         def call(reference: str = "") -> Awaitable[Posted]:
             return self.ledger.payout(replace(payout, reference=reference), time_ms=NOW_MS)
 
-        self.both(
-            lambda: self.model.payout(account, payout.nano), call, lambda: call("x"), permanent=True
-        )
+        self.both(lambda: self.model.payout(payout), call, lambda: call("x"), permanent=True)
 
     @precondition(lambda self: self.payable())
     @rule(at=picks)

@@ -177,8 +177,23 @@ async def test_no_script_pays_out_otherwise(
 ) -> None:
     await held(ledger, funds=2 * CENT_NANO)
     posting = operator_postings.payout(a_payout("contrib:alice"), time_ms=NOW_MS)
-    wrong = replace(posting, arguments=(posting.arguments[0], account, nano))
+    wrong = replace(
+        posting, arguments=(posting.arguments[0], account, nano, *posting.arguments[3:])
+    )
     await refuses(ledger, ledger.post(wrong), LedgerRefused, says)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [("1", "x", "0", "0"), ("11", "9", "0", "0"), ("x", "9", "0", "0"), ("1", "9", "0", "")],
+)
+async def test_no_script_pays_out_lines_without_sense(
+    ledger: Ledger, lines: tuple[str, ...]
+) -> None:
+    await ledger.adjust(an_adjustment(host=CENT_NANO, refund=-CENT_NANO), time_ms=NOW_MS)
+    posting = operator_postings.payout(a_payout("host"), time_ms=NOW_MS)
+    wrong = replace(posting, arguments=(*posting.arguments[:3], *lines))
+    await refuses(ledger, ledger.post(wrong), LedgerRefused, "can not pay lines|arithmetic")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +221,7 @@ WRITTEN = {
     "adjust": ("marks", "balances", "journal", "meta", "facts"),
     "release": ("marks", "balances", "journal", "meta", "facts"),
     "refund": ("marks", "balances", "journal", "meta", "facts", "concerned"),
-    "payout": ("marks", "balances", "journal", "meta", "facts", "blocked"),
+    "payout": ("marks", "balances", "journal", "meta", "facts", "blocked", "paid"),
 }
 
 

@@ -40,6 +40,7 @@ from tests.byline.months import (
 pytestmark = pytest.mark.anyio
 
 PAYDAY = NOVEMBER.end_ms + 10 * DAY_MS
+ALICE = "contrib:alice"
 
 
 class Killed(BaseException):
@@ -362,9 +363,15 @@ async def test_a_payout_whose_text_is_missing_is_said(archive: Archive) -> None:
         paid_to(archive)
 
 
-async def earned(ledger: Ledger, pool: int) -> None:
-    """One inference of November that pays `alice` its pool, on the real ledger."""
-    time_ms = NOVEMBER.start_ms
+async def exported(ledger: Ledger, archive: Archive) -> None:
+    exporter = Exporter(ledger, archive)
+    while await exporter.once():
+        pass
+
+
+async def earned(ledger: Ledger, pool: int, month: Month = NOVEMBER) -> None:
+    """One inference of the month that pays `alice` its pool, on the real ledger."""
+    time_ms = month.start_ms
     inference = event_id(time_ms)
     await ledger.deposit(event_id(time_ms), "demo", 2 * pool, time_ms=time_ms)
     await ledger.hold(inference, "demo", pool, expires_ms=time_ms + 1, time_ms=time_ms)
@@ -373,36 +380,61 @@ async def earned(ledger: Ledger, pool: int) -> None:
     await ledger.settle(an_attribution(inference, pool=pool), time_ms=time_ms)
 
 
+async def test_two_months_that_are_run_at_once_pay_no_line_twice(
+    ledger: Ledger, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await earned(ledger, 2 * DOLLAR, OCTOBER)
+    await earned(ledger, 3 * DOLLAR)
+    gift = Adjustment(event_id(), (Leg(ALICE, 9 * DOLLAR), Leg("funding", -9 * DOLLAR)), "-", "ops")
+    await ledger.adjust(gift, time_ms=PAYDAY)  # so that the balance would cover both
+    await exported(ledger, archive)
+    Freezer(archive).freeze_all(NOVEMBER, now_ms=PAYDAY)
+    both_have_looked, real = asyncio.Barrier(2), ledger.payout
+
+    async def at_once(payout: Payout, *, time_ms: int) -> Posted:
+        await both_have_looked.wait()
+        return await real(payout, time_ms=time_ms)
+
+    monkeypatch.setattr(ledger, "payout", at_once)
+    run = PayoutRun(ledger, archive)
+    outcomes = await asyncio.gather(
+        *(run.run(month, now_ms=PAYDAY) for month in (OCTOBER, NOVEMBER))
+    )
+    refused = [each.reason for (each,) in outcomes if each.reason]
+    assert len(refused) == 1
+    assert "lines were paid before" in refused[0]
+    monkeypatch.setattr(ledger, "payout", real)
+    await exported(ledger, archive)
+    await run.run(NOVEMBER, now_ms=PAYDAY)
+    assert await ledger.balance("payout") == 5 * DOLLAR
+
+
 async def test_the_real_ledger_pays_once_and_archives_what_it_paid(
     ledger: Ledger, archive: Archive
 ) -> None:
-    alice = "contrib:alice"
     await earned(ledger, 3 * DOLLAR + 7)
-    exporter = Exporter(ledger, archive)
-    while await exporter.once():
-        pass
+    await exported(ledger, archive)
     Freezer(archive).freeze_all(NOVEMBER, now_ms=PAYDAY)
-    await ledger.block_payouts(alice, "tax form missing")
+    await ledger.block_payouts(ALICE, "tax form missing")
     run = PayoutRun(ledger, archive)
     assert (await run.run(NOVEMBER, now_ms=PAYDAY))[0].reason == "blocked: tax form missing"
     with pytest.raises(LedgerRefused, match="tax form missing"):
         await ledger.payout(
-            Payout(event_id(PAYDAY), alice, CENT, f"{alice}/2026-11", 1, 4, 0, CENT, ""),
+            Payout(event_id(PAYDAY), ALICE, CENT, f"{ALICE}/2026-11", 1, 4, 0, CENT, ""),
             time_ms=PAYDAY,
         )
-    await ledger.allow_payouts(alice)
+    await ledger.allow_payouts(ALICE)
     assert (await run.run(NOVEMBER, now_ms=PAYDAY))[0] == Outcome(
-        alice, 3 * DOLLAR, 3 * DOLLAR, 7, ""
+        ALICE, 3 * DOLLAR, 3 * DOLLAR, 7, ""
     )
     adjustment = Adjustment(
-        event_id(PAYDAY), (Leg(alice, DOLLAR), Leg("funding", -DOLLAR)), "a gift", "ops"
+        event_id(PAYDAY), (Leg(ALICE, DOLLAR), Leg("funding", -DOLLAR)), "a gift", "ops"
     )
     await ledger.adjust(adjustment, time_ms=PAYDAY)
-    while await exporter.once():
-        pass
+    await exported(ledger, archive)
     (again,) = await run.run(NOVEMBER, now_ms=PAYDAY)
     assert (again.paid_nano, again.reason) == (0, "paid before, in entry 5")
-    assert await ledger.balance(alice) == DOLLAR + 7
-    (paid,) = paid_to(archive, alice)
+    assert await ledger.balance(ALICE) == DOLLAR + 7
+    (paid,) = paid_to(archive, ALICE)
     assert (paid.seq, paid.payout.nano, paid.remainder_nano) == (5, 3 * DOLLAR, 7)
     assert (await ledger.check()).balanced

@@ -240,6 +240,61 @@ async def test_a_kill_while_forgetting_is_made_good_by_the_next_round(ledger: Le
     assert not await is_known(ledger, inference)
 
 
+@pytest.mark.parametrize("step", ["forgotten time noted", "facts deleted", "marks deleted"])
+async def test_no_kill_while_forgetting_lets_a_hold_post_again(ledger: Ledger, step: str) -> None:
+    inference = await expired(ledger)
+    await exported_and_trimmed(ledger)
+    before = await ledger.balances()
+
+    def die(done: str) -> None:
+        if done == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        await trimming_of(ledger, die).forget(now_ms=LATER_MS)
+    until = NOW_MS + HOLD_MS
+    again = ledger.hold(inference, "demo", 1_000, expires_ms=until, time_ms=NOW_MS)
+    if step == "marks deleted":
+        with pytest.raises(LedgerRefused, match="too old"):
+            await again
+    else:
+        assert (await again).duplicate
+    assert await ledger.balances() == before
+
+
+async def test_a_hold_and_a_capture_as_old_as_what_is_forgotten_are_refused(
+    ledger: Ledger, redis: Client
+) -> None:
+    waiting = await held(ledger)
+    newest = event_id(NOW_MS + 1)
+    await ledger.hold(newest, "demo", 1, expires_ms=NOW_MS + HOLD_MS, time_ms=NOW_MS)
+    await ledger.void(newest, "demo", time_ms=NOW_MS)
+    await exported_and_trimmed(ledger)
+    assert await trimming_of(ledger).forget(now_ms=LATER_MS) == 1
+    until = NOW_MS + HOLD_MS
+    old: list[Awaitable[Posted]] = [
+        ledger.hold(newest, "demo", 1, expires_ms=until, time_ms=NOW_MS),
+        ledger.hold(event_id(NOW_MS + 1), "demo", 1, expires_ms=until, time_ms=NOW_MS),
+        ledger.capture(a_capture(waiting), time_ms=NOW_MS),
+    ]
+    for call in old:
+        with pytest.raises(LedgerRefused, match="too old"):
+            await call
+    await ledger.hold(event_id(NOW_MS + 2), "demo", 1, expires_ms=until, time_ms=NOW_MS)
+    await ledger.deposit(event_id(NOW_MS), "demo", 1, time_ms=NOW_MS)
+    assert await ledger.expire(waiting, time_ms=LATER_MS)  # nothing else has an age
+    assert await redis.hget(ledger.inside[1].meta, "forgotten_ms") == str(NOW_MS + 1)
+
+
+async def test_the_time_of_what_is_forgotten_never_goes_back(ledger: Ledger, redis: Client) -> None:
+    await expired(ledger)
+    await exported_and_trimmed(ledger)
+    _, keys = ledger.inside
+    await redis.hset(keys.meta, "forgotten_ms", NOW_MS + 1)
+    assert await trimming_of(ledger).forget(now_ms=LATER_MS) == 1
+    assert await redis.hget(keys.meta, "forgotten_ms") == str(NOW_MS + 1)
+
+
 async def test_a_bookkeeper_trims_what_it_has_in_its_snapshot(
     ledger: Ledger, ledger_name: str
 ) -> None:

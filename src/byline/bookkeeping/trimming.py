@@ -2,7 +2,8 @@
 
 How far the journal may be trimmed is decided by `trim.lua`, against what the ledger itself says at
 that moment. An inference is forgotten whole, facts and marks together, when a hold or a capture
-under its id would be refused as too old and all its entries are trimmed.
+under its id would be refused as too old and all its entries are trimmed. Before anything is
+forgotten the ledger notes up to which time: so it is refused whatever a clock says.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -13,7 +14,7 @@ import orjson
 from byline.journal import Journal
 from byline.keys import Keys
 from byline.limits import CHOICES_MAX, EVENT_AGE_DAYS_MAX
-from byline.postings import DAY_MS
+from byline.postings import DAY_MS, event_ms
 from byline.redis_client import Client, answering
 from byline.scripts import script_text
 
@@ -131,6 +132,9 @@ class Trimming:
             closed = [each for each in found if each.marks and each.is_closed_before(limit)]
             if not closed:
                 return 0
+            newest_ms = max(event_ms(each.id) for each in closed)
+            await self._redis.eval(script_text("forget"), 1, self._keys.meta, str(newest_ms))
+            self._step("forgotten time noted")
             # Facts first: a process that dies in between finds them again by their marks.
             await self._redis.unlink(*(self._keys.inference(each.id) for each in closed))
             self._step("facts deleted")

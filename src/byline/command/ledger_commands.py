@@ -9,11 +9,19 @@ from byline.bookkeeping.trimming import Trimming
 from byline.bookkeeping.upkeep import USUAL
 from byline.books import Snapshot
 from byline.command.operation_commands import operations_app
-from byline.command.reaching import RedisOption, address_of, now_ms, with_ledger
+from byline.command.reaching import (
+    DEFAULT_LEDGER,
+    LedgerOption,
+    RedisOption,
+    address_of,
+    now_ms,
+    with_ledger,
+)
 from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show
 from byline.journal import Journal
 from byline.ledger import Ledger
 from byline.records import Books
+from byline.waiting import Waiting
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The ledger: check it, mend it, move money.")
 ledger_app.add_typer(operations_app)
@@ -23,14 +31,17 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask first.")]
 
 @ledger_app.command("check")
 def ledger_check(
-    redis_url: RedisOption = None, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False
+    redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
 ) -> None:
     """Fold the journal and hold it against the balances; exit 1 if they differ."""
-    _check(address_of(redis_url, home), as_json)
+    _check(address_of(redis_url, home), ledger_name, as_json)
 
 
 @ledger_app.command("rebuild")
-def ledger_rebuild(
+def ledger_rebuild(  # noqa: PLR0913, PLR0917 - each is an option
     check: Annotated[bool, typer.Option("--check", help="Only compare; change nothing.")] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Begin at the first entry, not at the snapshot.")
@@ -40,20 +51,26 @@ def ledger_rebuild(
     ] = "",
     yes: YesOption = False,
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the balances anew from the journal, under a new epoch; running programs must rejoin."""
+    """Make balances, lists and lost jobs anew from the journal; running programs must rejoin."""
     address = address_of(redis_url, home)
     if check:
-        _check(address, as_json)
+        _check(address, ledger_name, as_json)
         return
     if not yes:
-        typer.confirm("Running gateways stop serving until they restart. Rebuild?", abort=True)
-    base = _archived(from_archive) if from_archive else None
-    accounts = with_ledger(address, lambda ledger: ledger.rebuild(full=full, base=base))
-    text = f"rebuilt {len(accounts)} accounts under a new epoch: restart gateway and worker"
-    show(as_json, {"accounts": len(accounts)}, text)
+        typer.confirm("Nothing is posted or served meanwhile. Rebuild?", abort=True)
+    base = _archived(from_archive, ledger_name) if from_archive else None
+
+    async def rebuild(ledger: Ledger) -> tuple[int, int]:
+        accounts = await ledger.rebuild(full=full, base=base)
+        return len(accounts), await Waiting(*ledger.inside).enqueue_lost_jobs()
+
+    accounts, jobs = with_ledger(address, rebuild, name=ledger_name)
+    text = f"rebuilt {accounts} accounts and {jobs} lost jobs under a new epoch"
+    show(as_json, {"accounts": accounts, "jobs": jobs}, text)
 
 
 @ledger_app.command("trim")
@@ -65,6 +82,7 @@ def ledger_trim(
         float, typer.Option(min=0, help="Entries younger than this stay.")
     ] = USUAL.keep_days,
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,16 +93,20 @@ def ledger_trim(
         trimming = Trimming(redis, keys, Journal(redis, keys))
         return await trimming.trim(keep_entries=keep_entries, keep_days=keep_days, now_ms=now_ms())
 
-    trimmed = with_ledger(address_of(redis_url, home), trim)
+    trimmed = with_ledger(address_of(redis_url, home), trim, name=ledger_name)
     show(as_json, {"trimmed": trimmed}, f"the journal is trimmed up to entry {trimmed}")
 
 
 @ledger_app.command("promote")
 def ledger_promote(
-    redis_url: RedisOption = None, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False
+    redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
 ) -> None:
     """Raise the epoch after a replica has become the primary: older writers are fenced off."""
-    epoch = with_ledger(address_of(redis_url, home), lambda ledger: ledger.promote())
+    address = address_of(redis_url, home)
+    epoch = with_ledger(address, lambda ledger: ledger.promote(), name=ledger_name)
     show(as_json, {"epoch": epoch}, f"the epoch is {epoch}: writers of older ones are fenced off")
 
 
@@ -92,21 +114,27 @@ def ledger_promote(
 def ledger_freeze(
     reason: Annotated[str, typer.Argument(help="Why; kept with the ledger.")],
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
     """Refuse every posting until `byline ledger thaw`."""
-    with_ledger(address_of(redis_url, home), lambda ledger: ledger.freeze(reason))
+    address = address_of(redis_url, home)
+    with_ledger(address, lambda ledger: ledger.freeze(reason), name=ledger_name)
     text = "frozen: nothing is posted and nothing is served until `byline ledger thaw`"
     show(as_json, {"frozen": reason}, text)
 
 
 @ledger_app.command("thaw")
 def ledger_thaw(
-    redis_url: RedisOption = None, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False
+    redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
 ) -> None:
     """Post again."""
-    with_ledger(address_of(redis_url, home), lambda ledger: ledger.thaw())
+    address = address_of(redis_url, home)
+    with_ledger(address, lambda ledger: ledger.thaw(), name=ledger_name)
     show(as_json, {"frozen": None}, "thawed")
 
 
@@ -123,19 +151,19 @@ def books_facts(books: Books) -> dict[str, Any]:
     }
 
 
-def _archived(url: str) -> Snapshot:
+def _archived(url: str, ledger_name: str) -> Snapshot:
     from byline.archive.database import Archive
     from byline.bookkeeping.archive_books import archived_snapshot
 
     archive = Archive.open(url, create=False)
     try:
-        return archived_snapshot(archive, "usd")
+        return archived_snapshot(archive, ledger_name)
     finally:
         archive.close()
 
 
-def _check(address: str, as_json: bool) -> None:
-    books = with_ledger(address, lambda ledger: ledger.check())
+def _check(address: str, ledger_name: str, as_json: bool) -> None:
+    books = with_ledger(address, lambda ledger: ledger.check(), name=ledger_name)
     facts = books_facts(books)
     show(as_json, facts, f"{'balanced' if books.balanced else 'NOT BALANCED'}: {json.dumps(facts)}")
     raise typer.Exit(0 if books.balanced else 1)

@@ -11,7 +11,14 @@ import typer
 from uuid_utils import uuid7
 
 from byline.command.amounts import legs_of, nano_of
-from byline.command.reaching import RedisOption, address_of, now_ms, with_ledger
+from byline.command.reaching import (
+    DEFAULT_LEDGER,
+    LedgerOption,
+    RedisOption,
+    address_of,
+    now_ms,
+    with_ledger,
+)
 from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show
 from byline.errors import InvalidInput, LedgerUnavailable
 from byline.ledger import Ledger
@@ -29,12 +36,13 @@ UsdArgument = Annotated[str, typer.Argument(help="US dollars, at most nine decim
 
 
 @operations_app.command("deposit")
-def deposit(
+def deposit(  # noqa: PLR0913, PLR0917 - each is an option
     application: Annotated[str, typer.Argument(help="Who gets the money.")],
     usd: UsdArgument,
     new: Annotated[bool, typer.Option("--new", help="It never had money here before.")] = False,
     operation: OperationOption = None,
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,13 +55,13 @@ def deposit(
         return await ledger.deposit(operation, application, nano, time_ms=now_ms())
 
     _post(
-        "deposit", post, operation, address_of(redis_url, home), as_json,
+        "deposit", post, operation, address_of(redis_url, home), ledger_name, as_json,
         {"application": application, "nano": nano},
     )  # fmt: skip
 
 
 @operations_app.command("adjust")
-def adjust(
+def adjust(  # noqa: PLR0913, PLR0917 - each is an option
     leg: Annotated[
         list[str], typer.Option(help="ACCOUNT=USD; several, which sum to zero.", metavar="LEG")
     ],
@@ -61,6 +69,7 @@ def adjust(
     by: Annotated[str, typer.Option(help="Who decided it.")],
     operation: OperationOption = None,
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,18 +78,19 @@ def adjust(
     _post(
         "adjust",
         lambda ledger, id_: ledger.adjust(Adjustment(id_, legs, reason, by), time_ms=now_ms()),
-        operation, address_of(redis_url, home), as_json,
+        operation, address_of(redis_url, home), ledger_name, as_json,
         {"legs": [[leg.account, leg.nano] for leg in legs]},
     )  # fmt: skip
 
 
 @operations_app.command("release")
-def release(
+def release(  # noqa: PLR0913, PLR0917 - each is an option
     adapter_version: Annotated[str, typer.Argument(help="Whose unattributed money it is.")],
     to: Annotated[list[str], typer.Option(help="ACCOUNT=USD; several.", metavar="LEG")],
     decision: Annotated[str, typer.Option(help="Where the decision is published.")],
     operation: OperationOption = None,
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,18 +101,19 @@ def release(
         lambda ledger, id_: ledger.release(
             UnattributedRelease(id_, adapter_version, legs, decision), time_ms=now_ms()
         ),
-        operation, address_of(redis_url, home), as_json,
+        operation, address_of(redis_url, home), ledger_name, as_json,
         {"adapter_version": adapter_version, "credits": [[leg.account, leg.nano] for leg in legs]},
     )  # fmt: skip
 
 
 @operations_app.command("refund")
-def refund(
+def refund(  # noqa: PLR0913, PLR0917 - each is an option
     inference: Annotated[str, typer.Argument(help="The inference's id.")],
     usd: UsdArgument,
     reason: ReasonOption,
     operation: OperationOption = None,
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -111,7 +122,8 @@ def refund(
     _post(
         "refund",
         lambda ledger, id_: ledger.refund(Refund(id_, inference, nano, reason), time_ms=now_ms()),
-        operation, address_of(redis_url, home), as_json, {"inference": inference, "nano": nano},
+        operation, address_of(redis_url, home), ledger_name, as_json,
+        {"inference": inference, "nano": nano},
     )  # fmt: skip
 
 
@@ -120,12 +132,17 @@ def block(
     account: Annotated[str, typer.Argument(help="Such as contrib:ann.")],
     reason: ReasonOption,
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
     """Hold an account's payouts back; its earnings go on."""
     require_payee(account)
-    with_ledger(address_of(redis_url, home), lambda ledger: ledger.block_payouts(account, reason))
+    with_ledger(
+        address_of(redis_url, home),
+        lambda ledger: ledger.block_payouts(account, reason),
+        name=ledger_name,
+    )
     text = f"the payouts of {account} are held back until `byline ledger allow {account}`"
     show(as_json, {"account": account, "blocked": reason}, text)
 
@@ -134,12 +151,15 @@ def block(
 def allow(
     account: Annotated[str, typer.Argument(help="Whose payouts are held back.")],
     redis_url: RedisOption = None,
+    ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
     """Let an account be paid again."""
     require_payee(account)
-    with_ledger(address_of(redis_url, home), lambda ledger: ledger.allow_payouts(account))
+    with_ledger(
+        address_of(redis_url, home), lambda ledger: ledger.allow_payouts(account), name=ledger_name
+    )
     show(as_json, {"account": account, "blocked": None}, f"{account} is paid again")
 
 
@@ -158,13 +178,14 @@ def _post(
     post: Callable[[Ledger, str], Awaitable[Posted]],
     operation: str | None,
     address: str,
+    ledger_name: str,
     as_json: bool,
     facts: dict[str, Any],
 ) -> None:
     """Post under the operation's id, and print the id whatever comes of it."""
     id_ = operation or str(uuid7())
     try:
-        posted = with_ledger(address, lambda ledger: post(ledger, id_))
+        posted = with_ledger(address, lambda ledger: post(ledger, id_), name=ledger_name)
     except LedgerUnavailable as problem:
         raise LedgerUnavailable(
             f"{problem}; it may have been posted or not: run it again with --operation {id_}"

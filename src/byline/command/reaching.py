@@ -1,4 +1,4 @@
-"""How a subcommand reaches a ledger: the one of a running `byline up`, or one elsewhere."""
+"""How a subcommand reaches a ledger: one of a running `byline up`, or one elsewhere."""
 
 import asyncio
 import time
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from byline.command.running import run_facts
+from byline.errors import InvalidInput
 from byline.ledger import Ledger
+from byline.ledger_names import LedgerName
 
 Result = TypeVar("Result")
 
@@ -23,16 +26,39 @@ RedisOption = Annotated[
 ]
 
 
+def _ledger_name(name: str) -> str:
+    """The name itself, or InvalidInput: it becomes part of every key."""
+    try:
+        TypeAdapter(LedgerName).validate_python(name)
+    except ValidationError as problem:
+        raise InvalidInput(
+            f"'{name}' is no ledger's name: letters, digits, _ and - only, 64 at most",
+            param="ledger",
+        ) from problem
+    return name
+
+
+DEFAULT_LEDGER = "usd"
+LedgerOption = Annotated[
+    str,
+    typer.Option(
+        "--ledger", envvar="BYLINE_LEDGER", help="The ledger's name.", callback=_ledger_name
+    ),
+]
+
+
 def address_of(redis_url: str | None, home: Path) -> str:
     """Where the ledger is. Raises StartFailed if none was named and none runs in `home`."""
     return redis_url or str(run_facts(home)["redis_url"])
 
 
-def with_ledger(address: str, do: Callable[[Ledger], Awaitable[Result]]) -> Result:
-    """Open the ledger, do it, close the ledger."""
+def with_ledger(
+    address: str, do: Callable[[Ledger], Awaitable[Result]], *, name: str = DEFAULT_LEDGER
+) -> Result:
+    """Open the ledger of this name, do it, close the ledger."""
 
     async def run() -> Result:
-        ledger = await Ledger.open(address)
+        ledger = await Ledger.open(address, name=name)
         try:
             return await do(ledger)
         finally:

@@ -11,7 +11,13 @@ import typer
 
 from byline.archive.database import Archive
 from byline.command.amounts import nano_of
-from byline.command.reaching import RedisOption, address_of, now_ms
+from byline.command.reaching import (
+    DEFAULT_LEDGER,
+    LedgerOption,
+    RedisOption,
+    address_of,
+    now_ms,
+)
 from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show, show_rows
 from byline.errors import InvalidInput
 from byline.home import Home
@@ -50,7 +56,6 @@ ArchiveOption = Annotated[
         help="The SQL archive; without it, the one in --home.",
     ),
 ]
-LedgerOption = Annotated[str, typer.Option("--ledger", help="The ledger's name.")]
 MonthOption = Annotated[str, typer.Option("--month", help="The month, in UTC: 2026-11")]
 
 
@@ -61,7 +66,7 @@ def statements_freeze(
         str | None, typer.Option(help="One account, as contrib:alice; all payees without.")
     ] = None,
     archive_url: ArchiveOption = None,
-    ledger: LedgerOption = "usd",
+    ledger: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,7 +92,7 @@ def statements_show(  # noqa: PLR0913, PLR0917 - each is an option
     ] = Form.JSON,
     output: Annotated[Path | None, typer.Option(help="A file to write instead.")] = None,
     archive_url: ArchiveOption = None,
-    ledger: LedgerOption = "usd",
+    ledger: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -114,7 +119,7 @@ def payouts_run(  # noqa: PLR0913, PLR0917 - each is an option
     ] = False,
     archive_url: ArchiveOption = None,
     redis_url: RedisOption = None,
-    ledger: LedgerOption = "usd",
+    ledger: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -139,7 +144,7 @@ def payouts_run(  # noqa: PLR0913, PLR0917 - each is an option
 def payouts_list(
     account: Annotated[str | None, typer.Argument(help="One account; all without.")] = None,
     archive_url: ArchiveOption = None,
-    ledger: LedgerOption = "usd",
+    ledger: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:

@@ -9,6 +9,7 @@ return once(function()
   local facts = call('HMGET', FACTS, 'state', 'application', 'held')
   local state = facts[1]
   if not find(time_ms, '^%d+$') then refuse('bad time ' .. time_ms) end
+  refuse_forgotten()
   if state ~= 'held' and state ~= 'expired' then
     refuse('capture without hold: the inference is ' .. (state or 'unknown'))
   end

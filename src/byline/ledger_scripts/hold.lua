@@ -3,6 +3,7 @@ return once(function()
   local inference, application, nano = ARGV[OWN], ARGV[OWN + 1], ARGV[OWN + 2]
   local expires_ms = ARGV[OWN + 3]
   if not string.find(expires_ms, '^%d+$') then refuse('bad time ' .. expires_ms) end
+  refuse_forgotten()
   if redis.call('HLEN', FACTS) > 0 then refuse('the inference was held before') end
   redis.call('ZCARD', HOLDS) -- of the right type
   local legs = {'app:' .. application, '-' .. nano, 'hold:' .. inference, nano}

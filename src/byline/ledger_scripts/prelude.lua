@@ -7,7 +7,8 @@
 --
 -- KEYS 1 marks (hash)      2 balances (hash)  3 journal (stream)  4 meta (hash)  5 limits (hash)
 --      6 facts (hash)      7 holds (zset)     8 pools (zset)      9 jobs (stream)
---      10 blocked (hash)   11 the facts of the inference that a refund is of (hash)
+--      10 blocked (hash)   11 the facts of the inference that a refund is of, or of a payout: paid
+--      (hash)
 -- ARGV 1 event key  2 payload digest  3 writer's epoch  4-7 the entry's text around kind, legs, seq
 --      8.. the operation's own
 -- The answer is {status, seq or reason, flag, event key}; status: posted, duplicate, nothing, or a
@@ -24,6 +25,7 @@ local BILLION = 1000000000
 local EXACT_DIGITS = 15 -- Lua's numbers are doubles: so many digits they always hold
 
 local last_seq -- of the journal; known once the event may be posted
+local forgotten_ms -- events as old as that may have been forgotten, their marks and facts gone
 local kept, n_kept, emptied -- what the checked legs make of the balances
 local has_written = false
 
@@ -44,7 +46,7 @@ local function check_event()
     if digest == ARGV[2] then error(answer('duplicate', seq, flag)) end
     refuse('another payload was posted under ' .. ARGV[1], 'conflict')
   end
-  local meta = call('HMGET', META, 'epoch', 'frozen', 'seq', 'trimmed')
+  local meta = call('HMGET', META, 'epoch', 'frozen', 'seq', 'trimmed', 'forgotten_ms')
   local epoch, frozen, seq, trimmed = meta[1], meta[2], meta[3] or '0', meta[4] or '0'
   if epoch ~= ARGV[3] then
     refuse('the epoch is ' .. tostring(epoch) .. ', the writer has ' .. ARGV[3], 'fenced')
@@ -55,6 +57,15 @@ local function check_event()
     refuse('the journal does not end where meta says')
   end
   last_seq = seq
+  forgotten_ms = meta[5] or '0'
+end
+
+-- Refuse an event that would not be known again: its own time, in its UUIDv7, says so.
+local function refuse_forgotten()
+  local digits = string.sub(ARGV[1], 1, 8) .. string.sub(ARGV[1], 10, 13)
+  if tonumber(digits, 16) <= tonumber(forgotten_ms) then
+    refuse(ARGV[1] .. ' is too old: events of its time are forgotten')
+  end
 end
 
 -- The sum of two decimal strings of at most 18 digits each, as such a string.

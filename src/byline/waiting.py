@@ -1,0 +1,109 @@
+"""Makes anew what waiting holds and pools are finished by: their two lists, and the pools' jobs.
+
+The journal says which holds and pools there are; the facts of their inferences say since when, and
+what is to be attributed. Where such a fact is lost, the time in the inference's id stands for it.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from byline.canonical import canonical_text
+from byline.errors import LedgerRefused
+from byline.keys import Keys
+from byline.postings import attribution_jobs, event_ms, open_account
+from byline.records import AttributionJob
+from byline.records_json import capture_from, job_fields
+from byline.redis_client import Client, answering
+
+PAGE = 1_000  # accounts or jobs at once
+
+
+class Waiting:
+    """The holds and pools of one ledger that wait to be finished."""
+
+    def __init__(self, redis: Client, keys: Keys) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def write_folded(self, accounts: Collection[str]) -> None:
+        """Write the lists of these accounts aside; `adopt.lua` puts them in their place."""
+        keys = self._keys
+        holds = [name for name in accounts if name.startswith("hold:")]
+        pools = [name for name in accounts if name.startswith("open:")]
+        await self._redis.delete(keys.holds_folded, keys.pools_folded)
+        for page in _pages(holds):
+            ends = await self._times(page, "expires_ms")
+            of_holds = {_inference(name): ms for name, ms in ends.items()}
+            await self._redis.zadd(keys.holds_folded, of_holds)
+        for page in _pages(pools):
+            await self._redis.zadd(keys.pools_folded, await self._times(page, "captured_ms"))
+
+    async def enqueue_lost_jobs(self) -> int:
+        """Enqueue a job for each open pool that has none; answers how many.
+
+        One that is captured or settled meanwhile may get a job too many: a pool is settled once.
+        """
+        with answering("enqueue the jobs that are lost"):
+            with_job = await self._with_job()
+            pools: list[str] = await self._redis.zrange(self._keys.pools, 0, -1)
+            lost = [pool for pool in pools if pool not in with_job]
+            made = 0
+            for page in _pages(lost):
+                jobs = await self._jobs(page)
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for job in jobs:
+                        pipe.xadd(self._keys.jobs, {"job": canonical_text(job_fields(job))})
+                    await pipe.execute()
+                made += len(jobs)
+        return made
+
+    async def _times(self, names: Sequence[str], field: str) -> dict[str, int]:
+        """Account -> the time in this fact of its inference, or else the time in its id."""
+        facts = await self._facts(names, field)
+        return {name: int(ms or _id_ms(name)) for name, ms in facts.items()}
+
+    async def _facts(self, names: Sequence[str], field: str) -> Mapping[str, str | None]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hget(self._keys.inference(_inference(name)), field)
+            return dict(zip(names, await pipe.execute(), strict=True))
+
+    async def _with_job(self) -> set[str]:
+        """The pools that have a job: one that is claimed lies in the stream until it is done."""
+        found: set[str] = set()
+        after = "-"
+        while True:
+            page = await self._redis.xrange(self._keys.jobs, after, "+", count=PAGE)
+            for _, fields in page:
+                job = json.loads(fields["job"])
+                found.add(open_account(job["inference"], job["ordinal"]))
+            if len(page) < PAGE:
+                return found
+            after = f"({page[-1][0]}"
+
+    async def _jobs(self, pools: Sequence[str]) -> list[AttributionJob]:
+        """The jobs that their captures had; none for a pool whose capture's record is lost."""
+        jobs: list[AttributionJob] = []
+        records = await self._facts(pools, "capture")
+        times = await self._times(pools, "captured_ms")
+        for pool, record in records.items():
+            if record is not None:
+                made = attribution_jobs(capture_from(json.loads(record)), times[pool])
+                jobs += [job for job in made if open_account(job.inference, job.ordinal) == pool]
+        return jobs
+
+
+def _inference(account: str) -> str:
+    """Whose hold or pool it is."""
+    return account[5:].partition("/")[0]
+
+
+def _id_ms(account: str) -> int:
+    try:
+        return event_ms(_inference(account))
+    except LedgerRefused:
+        return 0
+
+
+def _pages(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + PAGE] for start in range(0, len(names), PAGE))
