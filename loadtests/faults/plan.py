@@ -81,7 +81,7 @@ class Trouble:
     def of_turn(self, number: int) -> tuple[int, tuple[Fault, ...]]:
         """How many replicas there are, and what goes wrong."""
         replicas = int((number - 1) % (SINGLE_TURNS + PAIR_TURNS) >= SINGLE_TURNS)
-        kinds = [self._draw(replicas) for _ in range(self._rng.choice((0, 1, 2, 2, 3, 3)))]
+        kinds = [self._draw(replicas) for _ in range(self._rng.choice((0, 2, 3, 3, 4, 4)))]
         for kind in kinds:
             if kind in ALONE:
                 kinds = [kind]

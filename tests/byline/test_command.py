@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from byline.api_keys import ApiKeys
 from byline.command.__main__ import app
 from byline.command.account import ensure_accounts, write_private
-from byline.command.amounts import legs_of, nano_of
+from byline.command.amounts import nano_of
 from byline.command.preparing import require_space
 from byline.command.programs import Ports
 from byline.command.up import _only_one, require_ports

@@ -81,7 +81,7 @@ def test_a_release_names_its_decision_and_a_version() -> None:
 @pytest.mark.parametrize("nano", [0, -1, LEG_NANO_MAX + 1])
 def test_a_refund_has_an_amount_a_reason_and_an_inference(nano: int) -> None:
     nothing = Refundable({}, 0, None)
-    with pytest.raises(LedgerRefused, match="must be positive|send it in parts"):
+    with pytest.raises(LedgerRefused, match=r"must be positive|send it in parts"):
         operator_postings.refund(a_refund(INFERENCE, nano), nothing, time_ms=NOW_MS)
     refund = a_refund(INFERENCE, 1)
     with pytest.raises(LedgerRefused, match="a reason"):

@@ -151,7 +151,7 @@ def test_a_pool_is_settled_at_any_age() -> None:
 
 @pytest.mark.parametrize("nano", [0, -1, LEG_NANO_MAX + 1])
 def test_an_amount_out_of_bounds_is_refused(nano: int) -> None:
-    with pytest.raises(LedgerRefused, match="must be positive|send it in parts"):
+    with pytest.raises(LedgerRefused, match=r"must be positive|send it in parts"):
         postings.deposit(event_id(), "demo", nano, time_ms=NOW_MS)
 
 
