@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from byline.api_keys import ApiKeys
 from byline.artifacts import ArtifactStore
+from byline.delivery.spool import Spool
 from byline.errors import BylineError
 from byline.home import Home
+from byline.ledger.shards import Shards
 from byline.registry import read_release
 from byline.routing import Router
-from byline.shards import Shards
-from byline.spool import Spool
 from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient

@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from byline.errors import NotFound
+from byline.ledger.shards import Shards
 from byline.limits import ATTRIBUTION_WAIT_SECONDS_MAX
 from byline.records import AttributionState, Caller, InferenceRecord, KeyRole
 from byline.served import INFERENCE_ID
-from byline.shards import Shards
 from gateway.attribution_fields import contributor_fields, payer_fields
 from gateway.auth import caller_of
 from gateway.errors import ClientGone

@@ -6,11 +6,11 @@ What one shard does not answer waits in its own spool and keeps no other waiting
 import asyncio
 from collections.abc import Callable, Mapping
 
-from byline.delivery import Delivery
+from byline.delivery.delivery import Delivery
+from byline.delivery.spool import Spool
 from byline.errors import BylineError
-from byline.postings import Posting
-from byline.shards import Shards
-from byline.spool import Spool
+from byline.ledger.shards import Shards
+from byline.posting.postings import Posting
 
 
 class Deliveries:

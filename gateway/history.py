@@ -10,7 +10,7 @@ from byline.archive.database import Archive
 from byline.archive.history import History, history_of
 from byline.archive.periods import exported
 from byline.errors import InvalidInput
-from byline.postings import ACCOUNT
+from byline.posting.postings import ACCOUNT
 from byline.records import KeyRole
 from gateway.archive_fields import account_line_fields, money_fields, page_fields
 from gateway.auth import caller_of

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from byline.api_keys import ApiKeys
+from byline.delivery.spool import Spool
+from byline.ledger.shards import Shards
 from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX
 from byline.records import Release
-from byline.shards import Shards
-from byline.spool import Spool
 from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient
 from gateway.models import TextRouter

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from byline.ledger_names import LedgerNames, Placed
+from byline.ledger.ledger_names import LedgerNames, Placed
 from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX, SPOOL_BYTES_MAX
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]

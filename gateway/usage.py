@@ -14,7 +14,7 @@ from byline.archive.periods import exported
 from byline.archive.usage import Funds, Usage, UsageLine, Used, funds_of, usage_lines, usage_of
 from byline.errors import Forbidden, InvalidInput
 from byline.money import usd
-from byline.postings import ACCOUNT
+from byline.posting.postings import ACCOUNT
 from byline.records import Caller, KeyRole
 from gateway.archive_fields import money_fields, page_fields, period_fields
 from gateway.auth import ASKERS, caller_of

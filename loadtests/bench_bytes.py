@@ -26,11 +26,12 @@ from uuid_utils import uuid7
 
 from byline.archive.database import Archive
 from byline.archive.exporter import Exporter
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import PPB
 from byline.money import POLICY
-from byline.postings import parse_entry
+from byline.posting.keys import Keys
+from byline.posting.postings import parse_entry
+from byline.posting.redis_client import Client, connect
 from byline.records import (
     Attribution,
     AttributionState,
@@ -41,7 +42,6 @@ from byline.records import (
     Usage,
     UsageSource,
 )
-from byline.redis_client import Client, connect
 from byline.redis_server import RedisServer, running_redis
 from tests.byline.postgres import WHAT_TO_INSTALL, postgres_programs, running_postgres
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import uvloop
 
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.redis_server import RedisServer, running_redis
 from loadtests.bench_bytes import report as bytes_report
 from loadtests.ledger_bench.ceiling import TOOL, ceiling

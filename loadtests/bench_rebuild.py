@@ -23,12 +23,12 @@ import orjson
 import uvloop
 from uuid_utils import uuid7
 
-from byline.books import Fold, Snapshot
-from byline.journal import Journal
-from byline.ledger import Ledger
-from byline.redis_client import Client
+from byline.ledger.books import Fold, Snapshot
+from byline.ledger.journal import Journal
+from byline.ledger.ledger import Ledger
+from byline.ledger.snapshots import Snapshots
+from byline.posting.redis_client import Client
 from byline.redis_server import RedisServer, running_redis
-from byline.snapshots import Snapshots
 
 CONTRIBUTORS = 10_000
 CHOICES, PAYEES = 8, 5

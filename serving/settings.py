@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from byline.ledger_names import LedgerNames
+from byline.ledger.ledger_names import LedgerNames
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 

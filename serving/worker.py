@@ -29,6 +29,7 @@ from byline.errors import (
 )
 from byline.home import Home
 from byline.jobs import Jobs
+from byline.ledger.shards import Shards
 from byline.limits import JOB_ATTEMPTS_MAX
 from byline.metrics_server import metrics_server
 from byline.records import (
@@ -40,7 +41,6 @@ from byline.records import (
 )
 from byline.registry import read_release
 from byline.served import delete_served
-from byline.shards import Shards
 from serving.recipes import share_cores
 from serving.settings import WorkerSettings
 from serving.sweeping import Sweep, forget_old_tokens, paused

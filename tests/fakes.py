@@ -20,8 +20,8 @@ from byline.errors import (
     LedgerUnavailable,
     Unauthenticated,
 )
-from byline.ledger import Ledger
-from byline.postings import Posting
+from byline.ledger.ledger import Ledger
+from byline.posting.postings import Posting
 from byline.records import (
     Attribution,
     AttributionState,

@@ -299,11 +299,7 @@ BOOKS = (
         "Balances, USD",
         "The system accounts, and sums of all others. Together they are zero.",
         "currencyUSD",
-        (
-            Query(
-                f"sum by (account) (byline_books_balance_nano) / {NANO_PER_USD}", "{{account}}"
-            ),
-        ),
+        (Query(f"sum by (account) (byline_books_balance_nano) / {NANO_PER_USD}", "{{account}}"),),
         may_be_negative=True,
     ),
     Panel(

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from byline import scripts
+from byline.posting import scripts
 from loadtests.faults.__main__ import is_good, run
 from loadtests.faults.actors.poster import NEW_KEY
 from loadtests.faults.actors.stage import UNCONFIRMED, Part

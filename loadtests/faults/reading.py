@@ -8,11 +8,11 @@ from sqlalchemy import select
 
 from byline.archive.database import Archive
 from byline.archive.tables import accounts, entries
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.posting.keys import Keys
+from byline.posting.redis_client import answering, connect
 from byline.records import Books
 from byline.records_json import job_from
-from byline.redis_client import answering, connect
 
 PAGE = 2_000
 LEDGER = "usd"

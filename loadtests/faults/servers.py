@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from byline.errors import LedgerError, StartFailed
-from byline.redis_client import Client, answering, connect
+from byline.posting.redis_client import Client, answering, connect
 from byline.redis_server import RedisServer
 
 SETTINGS = {

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from byline.errors import LedgerUnavailable
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from loadtests.faults.cast import ActorProcess
 from loadtests.faults.faults import AT_DOOR, Fault, Kind
 from loadtests.faults.proxy import Door

@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from byline.keys import Keys
-from byline.ledger import Ledger
-from byline.operator_postings import adjust
+from byline.ledger.ledger import Ledger
+from byline.posting.keys import Keys
+from byline.posting.operator_postings import adjust
+from byline.posting.redis_client import connect
+from byline.posting.scripts import Script
 from byline.records import Adjustment, Leg
-from byline.redis_client import connect
-from byline.scripts import Script
 from loadtests.ledger_bench.clients import NAME
 from loadtests.ledger_bench.operations import now_ms
 

@@ -1,12 +1,12 @@
 """The two clients that are compared: ours, and redis-py as anybody would use it at first."""
 
-from byline import postings
-from byline.keys import Keys
-from byline.ledger import Ledger
-from byline.postings import Posting
+from byline.ledger.ledger import Ledger
+from byline.posting import postings
+from byline.posting.keys import Keys
+from byline.posting.postings import Posting
+from byline.posting.redis_client import Client
+from byline.posting.scripts import Script
 from byline.records import Attribution, Capture
-from byline.redis_client import Client
-from byline.scripts import Script
 from loadtests.ledger_bench.operations import now_ms
 
 NAME = "usd"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from loadtests.ledger_bench.clients import NAME, Naive, Ours
 from loadtests.ledger_bench.figures import Round, summary
 from loadtests.ledger_bench.operations import (

@@ -9,11 +9,11 @@ import re
 import secrets
 
 from byline.canonical import canonical_text, sha256_hex
-from byline.cluster import Follower, reach
 from byline.errors import InvalidInput, Unauthenticated
 from byline.limits import API_KEY_BYTES
+from byline.posting.cluster import Follower, reach
+from byline.posting.redis_client import Client, answering, without_password
 from byline.records import Caller, KeyRole
-from byline.redis_client import Client, answering, without_password
 
 KEYS = "byline:api_keys"
 PREFIX = "byl_"

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from byline.postings import open_account
+from byline.posting.postings import open_account
 from byline.records import Attribution, AttributionState, Capture, InferenceRecord
 from byline.records_json import attribution_from, capture_from
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from byline.cluster import Follower, reach
-from byline.keys import Keys
 from byline.limits import JOB_IDLE_SECONDS
+from byline.posting.cluster import Follower, reach
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client, answering, without_password
 from byline.records import AttributionJob
 from byline.records_json import job_from
-from byline.redis_client import Client, answering, without_password
 
 GROUP = "workers"
 BLOCK_MS_MAX = 2_000  # well below the socket's timeout, else waiting looks like a broken server

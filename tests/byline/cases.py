@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import PPB
 from byline.records import Attribution, AttributionState, Capture, Leg, Share, Usage, UsageSource
 

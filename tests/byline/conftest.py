@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from byline.archive.database import Archive
-from byline.ledger import Ledger
-from byline.redis_client import Client, connect
+from byline.ledger.ledger import Ledger
+from byline.posting.redis_client import Client, connect
 from byline.redis_server import RedisServer, running_redis
 from tests.byline.postgres import (
     WHAT_TO_INSTALL,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from byline.canonical import Json, canonical_text, sha256_hex
 from byline.errors import LedgerUnavailable
-from byline.ledger import Ledger, Unfinished
+from byline.ledger.ledger import Ledger, Unfinished
 from byline.limits import PPB
-from byline.postings import parse_entry
+from byline.posting.postings import parse_entry
 from byline.records import JournalEntry, Leg, Share
 from byline.records_json import attribution_fields, capture_fields
 from tests.byline.cases import ADAPTER, NOW_MS, a_capture, an_attribution, event_id

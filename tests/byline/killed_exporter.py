@@ -11,7 +11,7 @@ import sys
 
 from byline.archive.database import Archive
 from byline.archive.exporter import Exporter
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 
 STEPS = 8  # that a page has, from `read` to `noted`
 PROCESSES_MAX = 500

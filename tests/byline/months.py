@@ -7,7 +7,7 @@ from byline.archive.database import Archive
 from byline.archive.rows import Found, entry_from
 from byline.archive.writing import exported_seq, write_page
 from byline.errors import InsufficientFunds, KeyConflict, LedgerRefused
-from byline.operator_postings import payout as payout_posting
+from byline.posting.operator_postings import payout as payout_posting
 from byline.records import Payout, Posted
 from byline.statements import frozen as store
 from byline.statements.freezing import Freezer

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from byline.redis_client import Client, connect
+from byline.posting.redis_client import Client, connect
 from byline.redis_server import RedisServer, stop
 
 PRIMARIES = 3

@@ -3,8 +3,6 @@
 import pytest
 from hiredis import ReplyError
 
-from byline.answers import Answer, NotItsAnswer, ScriptForgotten, answer_to, outcome_of
-from byline.confirmation import Confirmation
 from byline.errors import (
     InsufficientFunds,
     KeyConflict,
@@ -15,10 +13,12 @@ from byline.errors import (
     LedgerUnavailable,
     LedgerUnconfirmed,
 )
-from byline.keys import Keys
-from byline.postings import deposit
+from byline.posting.answers import Answer, NotItsAnswer, ScriptForgotten, answer_to, outcome_of
+from byline.posting.confirmation import Confirmation
+from byline.posting.keys import Keys
+from byline.posting.postings import deposit
+from byline.posting.server_state import state_from
 from byline.records import Posted
-from byline.server_state import state_from
 from tests.byline.cases import NOW_MS, event_id
 
 POSTING = deposit(event_id(), "demo", 1, time_ms=NOW_MS)

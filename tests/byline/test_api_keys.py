@@ -6,8 +6,8 @@ import pytest
 
 from byline.api_keys import KEYS, ApiKeys
 from byline.errors import InvalidInput, LedgerUnavailable, Unauthenticated
+from byline.posting.redis_client import Client
 from byline.records import Caller, KeyRole
-from byline.redis_client import Client
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,7 @@ from byline.archive.tables import (
 )
 from byline.archive.writing import Written
 from byline.errors import ArchiveMismatch, ArchiveUnavailable, LedgerFenced, LedgerUnavailable
-from byline.postings import DAY_MS
+from byline.posting.postings import DAY_MS
 from tests.byline.cases import NOW_MS, event_id
 from tests.byline.journals import FakeJournal, a_history, an_inference, an_operation, legs_of
 

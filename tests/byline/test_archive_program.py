@@ -30,7 +30,7 @@ from byline.archive.metrics import ArchiveMetrics
 from byline.archive.settings import ArchiveSettings
 from byline.archive.tables import account_days, accounts, adapters, entries, legs
 from byline.archive.usage import usage_lines
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.records import (
     AdapterVersion,
     Adjustment,

@@ -21,7 +21,7 @@ from byline.archive.tables import account_days, inferences
 from byline.archive.usage import Used, funds_of, usage_lines, usage_of
 from byline.errors import InvalidInput
 from byline.limits import CLEARING_DAYS
-from byline.postings import DAY_MS, parse_entry
+from byline.posting.postings import DAY_MS, parse_entry
 from tests.byline.cases import ADAPTER, NOW_MS
 from tests.byline.journals import FakeJournal, a_history, an_inference, an_operation
 

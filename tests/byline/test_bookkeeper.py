@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from byline import journal
 from byline.bookkeeping import imprints, live, patrol
 from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.figures import balances_shown
 from byline.bookkeeping.findings import Finding, Findings, Kind
 from byline.bookkeeping.live import LiveBooks
-from byline.books import Page
 from byline.errors import LedgerFenced, LedgerFrozen, LedgerRefused, LedgerUnavailable
-from byline.journal import Journal
-from byline.keys import Keys
-from byline.ledger import Ledger
-from byline.postings import DAY_MS
-from byline.redis_client import Client
+from byline.ledger import journal
+from byline.ledger.books import Page
+from byline.ledger.journal import Journal
+from byline.ledger.ledger import Ledger
+from byline.posting.keys import Keys
+from byline.posting.postings import DAY_MS
+from byline.posting.redis_client import Client
 from tests.byline.cases import (
     HOLD_MS,
     NOW_MS,

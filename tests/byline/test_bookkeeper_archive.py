@@ -13,7 +13,7 @@ from byline.bookkeeping import archive_books
 from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.findings import Findings, Kind
 from byline.errors import ArchiveUnavailable
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from tests.byline.cases import NOW_MS, an_attribution, captured, held
 
 pytestmark = pytest.mark.anyio

@@ -12,9 +12,9 @@ from byline.archive.exporter import Exporter
 from byline.command.__main__ import app
 from byline.command.reaching import with_ledger
 from byline.errors import LedgerRefused
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.ledger.snapshots import Snapshots
 from byline.redis_server import RedisServer, running_redis
-from byline.snapshots import Snapshots
 from tests.byline.cases import NOW_MS, captured, event_id
 from tests.byline.test_snapshots import a_snapshot
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from byline.bookkeeping.findings import Figures, Finding, Findings, Kind
 from byline.bookkeeping.gauges import FOUND, SHOWN, BooksMetrics
 from byline.bookkeeping.settings import BookkeeperSettings
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.redis_server import RedisServer, running_redis
 from tests.byline.cases import captured
 

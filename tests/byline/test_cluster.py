@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 
 from byline.api_keys import KEYS as API_KEYS
 from byline.api_keys import ApiKeys
-from byline.cluster import located, primary_id
 from byline.errors import (
     LedgerFenced,
     LedgerMisconfigured,
@@ -29,12 +28,13 @@ from byline.errors import (
     LedgerUnconfirmed,
 )
 from byline.jobs import Jobs
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.ledger.shards import Shards
+from byline.posting.cluster import located, primary_id
+from byline.posting.keys import Keys
+from byline.posting.redis_client import connect
 from byline.records import KeyRole, Posted
-from byline.redis_client import connect
 from byline.redis_server import RedisServer, running_redis
-from byline.shards import Shards
 from tests.byline.cases import HOLD_MS, NOW_MS, a_capture, an_attribution, captured, event_id
 from tests.byline.six_nodes import Cluster, Node, cluster_ports, node_server, six_nodes, until
 

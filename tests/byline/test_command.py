@@ -22,7 +22,7 @@ from byline.command.programs import Ports
 from byline.command.up import _only_one, require_ports
 from byline.errors import InvalidInput, StartFailed
 from byline.home import Home
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.money import usd
 from byline.records import KeyRole
 from byline.redis_server import RedisServer, running_redis

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from byline import postings
-from byline.delivery import SENT_AT_ONCE, Delivery
+from byline.delivery.delivery import SENT_AT_ONCE, Delivery
+from byline.delivery.spool import REFUSED, Spool
 from byline.errors import (
     BylineError,
     LedgerFenced,
@@ -24,11 +24,11 @@ from byline.errors import (
     LedgerUnconfirmed,
     SpoolFull,
 )
-from byline.ledger import Ledger
-from byline.postings import Posting
+from byline.ledger.ledger import Ledger
+from byline.posting import postings
+from byline.posting.postings import Posting
 from byline.records import Posted
 from byline.redis_server import RedisServer, running_redis
-from byline.spool import REFUSED, Spool
 from tests.byline.cases import NOW_MS, a_capture, event_id, held
 
 pytestmark = pytest.mark.anyio
@@ -442,9 +442,9 @@ async def test_a_ledger_that_goes_away_and_comes_back_has_each_capture_once(
 VICTIM = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from byline.delivery import Delivery
-from byline.ledger import Ledger
-from byline.spool import Spool
+from byline.delivery.delivery import Delivery
+from byline.ledger.ledger import Ledger
+from byline.delivery.spool import Spool
 from tests.byline.cases import NOW_MS, a_capture
 
 url, folder, last, *inferences = sys.argv[1:]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from byline.errors import LedgerFull, LedgerUnavailable
-from byline.headroom import Headroom
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.posting.headroom import Headroom
 from byline.redis_server import RedisServer, running_redis
 from tests.byline.cases import HOLD_MS, NOW_MS, a_capture, an_attribution, event_id, held
 

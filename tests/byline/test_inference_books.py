@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byline import inference_books
-from byline.books import Fold, Page, Snapshot
-from byline.postings import DAY_MS
+from byline.ledger import inference_books
+from byline.ledger.books import Fold, Page, Snapshot
+from byline.posting.postings import DAY_MS
 
 HOLD = {"app:demo": -1_000, "hold:i": 1_000}
 CAPTURE = {"hold:i": -1_000, "app:demo": 100, "platform": 400, "open:i": 500}

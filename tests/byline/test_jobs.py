@@ -9,7 +9,7 @@ import pytest
 from byline import jobs as jobs_module
 from byline.errors import LedgerUnavailable
 from byline.jobs import Jobs
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from tests.byline.cases import ADAPTER, NOW_MS, captured
 
 pytestmark = pytest.mark.anyio

@@ -7,12 +7,12 @@ import pytest
 
 from byline.canonical import canonical_text, digest
 from byline.errors import InsufficientFunds, KeyConflict, LedgerRefused
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import LEGS_PER_ENTRY_MAX
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client
 from byline.records import AttributionState, Share
 from byline.records_json import attribution_fields
-from byline.redis_client import Client
 from tests.byline.cases import (
     ADAPTER,
     HOLD_MS,

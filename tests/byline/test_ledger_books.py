@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from byline import journal
 from byline.canonical import canonical_text
 from byline.errors import (
     KeyConflict,
@@ -13,10 +12,11 @@ from byline.errors import (
     LedgerMisconfigured,
     LedgerRefused,
 )  # fmt: skip
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger import journal
+from byline.ledger.ledger import Ledger
 from byline.limits import LEG_NANO_MAX
-from byline.redis_client import Client
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client
 from tests.byline.cases import NOW_MS, an_attribution, captured, event_id, held, refuses
 
 pytestmark = pytest.mark.anyio

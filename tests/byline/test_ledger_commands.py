@@ -12,7 +12,7 @@ from byline.command.__main__ import app, main
 from byline.command.amounts import legs_of
 from byline.command.reaching import with_ledger
 from byline.errors import BylineError, InsufficientFunds, InvalidInput, KeyConflict, LedgerRefused
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import CENT_NANO
 from byline.records import Leg
 from byline.redis_server import RedisServer, running_redis

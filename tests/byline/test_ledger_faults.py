@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from byline.errors import BylineError, LedgerMisconfigured, LedgerUnavailable
-from byline.keys import Keys
-from byline.ledger import Ledger
-from byline.postings import DAY_MS, OPERATIONS
+from byline.ledger.ledger import Ledger
+from byline.posting.keys import Keys
+from byline.posting.postings import DAY_MS, OPERATIONS
+from byline.posting.redis_client import Client, connect
 from byline.records import Posted
-from byline.redis_client import Client, connect
 from byline.redis_server import RedisServer, running_redis, stop
 from tests.byline.cases import HOLD_MS, NOW_MS, a_capture, an_attribution, event_id, held
 

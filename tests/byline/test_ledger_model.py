@@ -22,12 +22,12 @@ from hypothesis.stateful import (
 )
 
 from byline.errors import InsufficientFunds, KeyConflict, LedgerRefused
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import CENT_NANO, CONTRIBUTOR_DEBT_NANO_MAX, LEG_NANO_MAX
-from byline.postings import DAY_MS
+from byline.posting.keys import Keys
+from byline.posting.postings import DAY_MS
+from byline.posting.redis_client import Client, connect
 from byline.records import Posted
-from byline.redis_client import Client, connect
 from tests.byline.cases import (
     HOLD_MS,
     NOW_MS,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from byline.ledger_names import LedgerNames, Placed
+from byline.ledger.ledger_names import LedgerNames, Placed
 
 NAMES: TypeAdapter[Any] = TypeAdapter(LedgerNames)
 PLACED: TypeAdapter[Any] = TypeAdapter(Placed)

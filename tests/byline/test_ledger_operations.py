@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from byline import operator_postings
 from byline.canonical import canonical_text, sha256_hex
 from byline.errors import InsufficientFunds, KeyConflict, LedgerRefused
 from byline.inference_records import refundable
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import CENT_NANO, CONTRIBUTOR_DEBT_NANO_MAX, LEG_NANO_MAX, LEGS_PER_ENTRY_MAX
+from byline.posting import operator_postings
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client
 from byline.records import Adjustment, Leg, Posted, Share, UnattributedRelease
-from byline.redis_client import Client
 from tests.byline.cases import (
     ADAPTER,
     HOLD_MS,

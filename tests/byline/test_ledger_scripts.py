@@ -8,14 +8,14 @@ import redis as blocking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byline import operator_postings, postings
 from byline.errors import KeyConflict, LedgerRefused
 from byline.inference_records import Refundable
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import CENT_NANO, LEG_NANO_MAX, LEGS_PER_ENTRY_MAX
-from byline.redis_client import Client
-from byline.scripts import prelude
+from byline.posting import operator_postings, postings
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client
+from byline.posting.scripts import prelude
 from tests.byline.cases import (
     ADAPTER,
     HOLD_MS,

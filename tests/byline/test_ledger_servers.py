@@ -18,11 +18,11 @@ from byline.errors import (
     LedgerUnavailable,
     LedgerUnconfirmed,
 )
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import CENT_NANO
+from byline.posting.keys import Keys
+from byline.posting.redis_client import connect
 from byline.records import Adjustment, Leg, Payout, Refund, UnattributedRelease
-from byline.redis_client import connect
 from byline.redis_server import RedisServer, running_redis, stop
 from tests.byline.cases import (
     ADAPTER,

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byline import operator_postings
 from byline.errors import LedgerRefused
 from byline.inference_records import Refundable, refundable
 from byline.limits import CENT_NANO, LEG_NANO_MAX
-from byline.postings import OPERATIONS
+from byline.posting import operator_postings
+from byline.posting.postings import OPERATIONS
 from byline.records import Adjustment, Leg
 from tests.byline.cases import NOW_MS, event_id
 from tests.byline.decisions import a_payout, a_refund, a_release, an_adjustment

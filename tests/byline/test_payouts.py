@@ -14,9 +14,9 @@ from byline.errors import (
     LedgerUnavailable,
     NotFound,
 )
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import LEG_NANO_MAX
-from byline.postings import event_ms
+from byline.posting.postings import event_ms
 from byline.records import Adjustment, Leg, Payout, Posted
 from byline.statements.freezing import Freezer
 from byline.statements.months import Month

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hiredis import ReplyError
 
-from byline.address import Address
 from byline.errors import LedgerMisconfigured, LedgerUnavailable
-from byline.pipeline import Pipeline, packed
-from byline.redis_client import Client
+from byline.posting.address import Address
+from byline.posting.pipeline import Pipeline, packed
+from byline.posting.redis_client import Client
 from byline.redis_server import RedisServer, running_redis
 
 pytestmark = pytest.mark.anyio

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from byline import poster as poster_module
-from byline.address import Address
 from byline.errors import (
     LedgerFenced,
     LedgerMisconfigured,
     LedgerUnavailable,
 )
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.posting import poster as poster_module
+from byline.posting.address import Address
+from byline.posting.redis_client import Client, connect
 from byline.records import Posted
-from byline.redis_client import Client, connect
 from byline.redis_server import RedisServer, running_redis
 from tests.byline.cases import HOLD_MS, NOW_MS, a_capture, event_id, held
 from tests.byline.meddler import Meddler, Tampering

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from byline.errors import LedgerFenced, LedgerUnavailable, LedgerUnconfirmed
-from byline.ledger import Ledger
-from byline.redis_client import Client, connect
+from byline.ledger.ledger import Ledger
+from byline.posting.redis_client import Client, connect
 from byline.redis_server import RedisServer, stop
 from tests.byline.cases import NOW_MS, event_id
 from tests.byline.six_nodes import cluster_ports

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byline import postings
 from byline.canonical import canonical_text
 from byline.errors import LedgerRefused
 from byline.limits import EVENT_AGE_DAYS_MAX, LEG_NANO_MAX, LEGS_PER_ENTRY_MAX, PPB
+from byline.posting import postings
 from byline.records import (
     Attribution,
     AttributionState,

@@ -9,7 +9,7 @@ import pytest
 
 from byline import redis_server
 from byline.errors import StartFailed
-from byline.redis_client import connect
+from byline.posting.redis_client import connect
 from byline.redis_server import RedisServer, bundled_server, running_redis, stop
 
 pytestmark = pytest.mark.anyio

@@ -13,9 +13,9 @@ from byline.errors import (
     LedgerRefused,
     LedgerUnavailable,
 )
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.ledger.shards import Misplaced, Move, Shards, shard_of
 from byline.records import Posted
-from byline.shards import Misplaced, Move, Shards, shard_of
 from tests.byline.cases import ADAPTER, HOLD_MS, NOW_MS, a_capture, an_attribution, event_id
 
 pytestmark = pytest.mark.anyio

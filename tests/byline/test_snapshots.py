@@ -2,16 +2,16 @@
 
 import pytest
 
-from byline import journal, snapshots
 from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.upkeep import Upkeep
-from byline.books import Fold, Snapshot
 from byline.canonical import sha256_hex
 from byline.errors import LedgerFenced, LedgerFrozen, LedgerRefused
-from byline.keys import Keys
-from byline.ledger import Ledger
-from byline.redis_client import Client
-from byline.snapshots import Snapshots
+from byline.ledger import journal, snapshots
+from byline.ledger.books import Fold, Snapshot
+from byline.ledger.ledger import Ledger
+from byline.ledger.snapshots import Snapshots
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client
 from tests.byline.cases import NOW_MS, an_attribution, captured, event_id, held
 
 pytestmark = pytest.mark.anyio

@@ -18,12 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byline import postings, spool_files
+from byline.delivery import spool_files
+from byline.delivery.spool import REFUSED, Spool
+from byline.delivery.spool_files import Kept, done_line, kept_line, read_contents
 from byline.errors import SpoolFull, StartFailed
 from byline.limits import SPOOL_BYTES_MAX
-from byline.postings import Posting
-from byline.spool import REFUSED, Spool
-from byline.spool_files import Kept, done_line, kept_line, read_contents
+from byline.posting import postings
+from byline.posting.postings import Posting
 from tests.byline.cases import NOW_MS, a_capture, event_id
 
 pytestmark = pytest.mark.anyio
@@ -463,7 +464,7 @@ async def test_any_history_with_any_reopenings_keeps_what_is_not_done(
 KEEPER = """
 import asyncio, sys
 from pathlib import Path
-from byline.spool import Spool
+from byline.delivery.spool import Spool
 from tests.byline.test_spool import a_posting
 
 async def keep() -> None:

@@ -22,7 +22,7 @@ from byline.errors import (
     MonthOpen,
     NotFound,
 )
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.statements.months import Month
 from byline.statements.statement import sha256_of
 from tests.byline.cases import a_capture, an_attribution, event_id

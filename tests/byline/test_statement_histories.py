@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byline.archive.database import Archive
-from byline.postings import parse_entry
+from byline.posting.postings import parse_entry
 from byline.statements.freezing import Freezer
 from byline.statements.months import Month
 from byline.statements.paid import payouts_of

@@ -10,16 +10,16 @@ from byline.bookkeeping import trimming
 from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.trimming import FORGET_DAYS, Trimming
 from byline.bookkeeping.upkeep import Upkeep
-from byline.books import Fold, Snapshot
 from byline.errors import LedgerRefused
-from byline.journal import Journal
-from byline.keys import Keys
-from byline.ledger import Ledger
+from byline.ledger.books import Fold, Snapshot
+from byline.ledger.journal import Journal
+from byline.ledger.ledger import Ledger
+from byline.ledger.snapshots import Snapshots
 from byline.limits import EVENT_AGE_DAYS_MAX
-from byline.postings import DAY_MS
+from byline.posting.keys import Keys
+from byline.posting.postings import DAY_MS
+from byline.posting.redis_client import Client
 from byline.records import AttributionState, Posted
-from byline.redis_client import Client
-from byline.snapshots import Snapshots
 from tests.byline.cases import (
     HOLD_MS,
     NOW_MS,

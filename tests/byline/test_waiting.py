@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from byline import journal, waiting
 from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.errors import LedgerRefused
 from byline.jobs import Jobs
-from byline.keys import Keys
-from byline.ledger import Ledger
-from byline.redis_client import Client
-from byline.waiting import Waiting
+from byline.ledger import journal, waiting
+from byline.ledger.ledger import Ledger
+from byline.ledger.waiting import Waiting
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client
 from tests.byline.cases import (
     HOLD_MS,
     NOW_MS,

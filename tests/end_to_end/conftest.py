@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.records import Books
 
 HOME = Path(os.environ.get("BYLINE_TEST_HOME", ".byline"))

@@ -22,7 +22,7 @@ from byline.command.account import ensure_accounts
 from byline.command.programs import Ports, Program, programs, redis_program
 from byline.command.tree import answers
 from byline.home import Home
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.records import AttributionState, JournalEntry
 from tests.end_to_end.conftest import Running, free_ports
 

@@ -13,9 +13,9 @@ import pytest
 import uvicorn
 from aiohttp import web
 
+from byline.delivery.spool import Spool
+from byline.ledger.shards import Shards
 from byline.records import AdapterVersion, Caller, KeyRole, Release
-from byline.shards import Shards
-from byline.spool import Spool
 from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient

@@ -16,12 +16,12 @@ import aiohttp
 import pytest
 import uuid_utils
 
-from byline import postings
+from byline.delivery.spool import REFUSED, Spool
 from byline.errors import KeyConflict, SpoolFull
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.ledger.shards import Shards
+from byline.posting import postings
 from byline.redis_server import RedisServer, running_redis
-from byline.shards import Shards
-from byline.spool import REFUSED, Spool
 from gateway.archive_reads import ArchiveReads
 from gateway.engine_client import EngineClient
 from gateway.services import Services

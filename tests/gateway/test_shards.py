@@ -16,11 +16,11 @@ import pytest
 import uuid_utils
 
 from byline.attribution import Measurement, attribute
-from byline.cluster import located
 from byline.jobs import Jobs
-from byline.keys import Keys
+from byline.ledger.shards import Move, Shards
+from byline.posting.cluster import located
+from byline.posting.keys import Keys
 from byline.redis_server import RedisServer, running_redis
-from byline.shards import Move, Shards
 from gateway.services import Services
 from tests.byline.six_nodes import six_nodes, until
 from tests.fakes import FakeEngine

@@ -14,7 +14,7 @@ from uuid_utils import uuid7
 from byline.archive.settings import ArchiveSettings
 from byline.bookkeeping.settings import BookkeeperSettings
 from byline.errors import LedgerMisconfigured
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.redis_server import bundled_server, stop
 from gateway.settings import GatewaySettings
 from helm.check_chart import RENDERINGS, Helm, check, problems_of

@@ -17,7 +17,7 @@ import uuid_utils
 
 from byline.attribution import Measurement, attribute
 from byline.home import Home
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.records import (
     Attribution,
     AttributionJob,

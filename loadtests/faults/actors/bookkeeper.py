@@ -9,7 +9,7 @@ from byline.archive.database import Archive
 from byline.bookkeeping.bookkeeper import Bookkeeper as Keeping
 from byline.bookkeeping.upkeep import Upkeep
 from byline.errors import ArchiveUnavailable, LedgerError, LedgerFenced
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from loadtests.faults.actors.stage import PAUSE_SECONDS, Part, Stage, act, archive_url, opened
 from loadtests.faults.messages import Open, Perform, Wrong
 

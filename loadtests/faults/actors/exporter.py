@@ -7,7 +7,7 @@ from typing import Any
 from byline.archive.database import Archive
 from byline.archive.exporter import Exporter as Exporting
 from byline.errors import ArchiveMismatch, ArchiveUnavailable, LedgerFenced, LedgerUnavailable
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from loadtests.faults.actors.stage import (
     IDLE_ROUNDS,
     PAUSE_SECONDS,

@@ -7,8 +7,8 @@ from multiprocessing.connection import Connection
 from random import Random
 from typing import Any
 
-from byline import postings
-from byline.delivery import Delivery
+from byline.delivery.delivery import Delivery
+from byline.delivery.spool import Spool
 from byline.errors import (
     BylineError,
     InsufficientFunds,
@@ -16,9 +16,9 @@ from byline.errors import (
     LedgerRefused,
     LedgerUnavailable,
 )
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.posting import postings
 from byline.records import Adjustment, Capture, Payout, Posted, Refund, UnattributedRelease
-from byline.spool import Spool
 from loadtests.faults.actors.stage import PATIENCE_SECONDS, PAUSE_SECONDS, Part, Stage, act, opened
 from loadtests.faults.asking import event_id
 from loadtests.faults.messages import (

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import uvloop
 
-from byline import scripts
 from byline.errors import LedgerUnavailable
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
+from byline.posting import scripts
 from loadtests.faults.messages import Command, Ended, Open, Perform, Report, Wrong
 
 # An actor gives a reply up after this long; a stall lasts longer.

@@ -8,7 +8,7 @@ from typing import Any
 
 from byline.errors import InsufficientFunds, LedgerFenced, LedgerRefused, LedgerUnavailable
 from byline.jobs import Jobs
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.records import Attribution, AttributionJob
 from loadtests.faults.actors.stage import IDLE_ROUNDS, PAUSE_SECONDS, Part, Stage, act, opened
 from loadtests.faults.messages import Acknowledged, Open, Perform, Refused, Unknown

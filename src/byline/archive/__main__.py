@@ -29,7 +29,7 @@ from byline.errors import (
     StartFailed,
 )
 from byline.home import Home
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.metrics_server import metrics_server
 from byline.registry import read_release
 

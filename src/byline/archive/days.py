@@ -3,7 +3,7 @@
 from datetime import date
 
 from byline.limits import CLEARING_DAYS
-from byline.postings import DAY_MS
+from byline.posting.postings import DAY_MS
 
 EPOCH = date(1970, 1, 1).toordinal()
 

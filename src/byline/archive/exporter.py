@@ -15,7 +15,7 @@ from byline.archive.database import Archive
 from byline.archive.rows import Found, entry_from
 from byline.archive.writing import Written, exported_seq, require_same_history, write_page
 from byline.errors import ArchiveMismatch, ArchiveUnavailable, LedgerFenced, LedgerUnavailable
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import ENTRIES_PER_EXPORT_MAX, LEGS_PER_EXPORT_MAX
 from byline.records import JournalEntry
 

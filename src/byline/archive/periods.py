@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from byline.archive.cursor import Cursor
 from byline.archive.tables import progress
-from byline.postings import DAY_MS
+from byline.posting.postings import DAY_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from byline.canonical import sha256_hex
 from byline.errors import ArchiveMismatch
-from byline.postings import DAY_MS, parse_entry
+from byline.posting.postings import DAY_MS, parse_entry
 from byline.records import Capture, JournalEntry
 from byline.records_json import capture_from
 

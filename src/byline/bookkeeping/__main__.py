@@ -18,7 +18,7 @@ from byline.bookkeeping.gauges import BooksMetrics
 from byline.bookkeeping.settings import BookkeeperSettings
 from byline.bookkeeping.upkeep import Upkeep
 from byline.errors import ArchiveUnavailable, BylineError, LedgerError, LedgerMisconfigured
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.metrics_server import metrics_server
 
 logger = logging.getLogger("byline.bookkeeping")

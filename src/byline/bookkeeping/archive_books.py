@@ -14,8 +14,8 @@ from byline.archive.tables import accounts, progress
 from byline.bookkeeping.findings import Finding, Kind
 from byline.bookkeeping.live import LiveBooks
 from byline.bookkeeping.readings import Meta
-from byline.books import Fold, Snapshot
-from byline.journal import Journal
+from byline.ledger.books import Fold, Snapshot
+from byline.ledger.journal import Journal
 
 NAMES_A_ROUND = 500
 LAG_MAX = 20_000  # entries: an archive that is further behind is compared when it has caught up

@@ -19,11 +19,11 @@ from byline.bookkeeping.patrol import Patrol
 from byline.bookkeeping.readings import Look, Readings
 from byline.bookkeeping.trimming import Trimming
 from byline.bookkeeping.upkeep import USUAL, Upkeep
-from byline.books import Snapshot
 from byline.errors import ArchiveUnavailable, LedgerError, LedgerFenced, LedgerRefused
-from byline.journal import Journal
-from byline.ledger import Ledger
-from byline.snapshots import Snapshots
+from byline.ledger.books import Snapshot
+from byline.ledger.journal import Journal
+from byline.ledger.ledger import Ledger
+from byline.ledger.snapshots import Snapshots
 
 logger = logging.getLogger("byline.bookkeeping")
 

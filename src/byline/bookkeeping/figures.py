@@ -6,7 +6,7 @@ from byline.bookkeeping.findings import Figures
 from byline.bookkeeping.live import LiveBooks
 from byline.bookkeeping.readings import Look
 from byline.errors import LedgerRefused
-from byline.postings import event_ms
+from byline.posting.postings import event_ms
 
 SHOWN = ("platform", "host", "funding", "payout", "refund", "rounding")
 SUMS = {

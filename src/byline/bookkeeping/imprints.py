@@ -2,8 +2,8 @@
 
 import hashlib
 
-from byline.books import Page
-from byline.journal import seq_of
+from byline.ledger.books import Page
+from byline.ledger.journal import seq_of
 
 CHUNK = 1_000  # entries under one digest
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from byline.bookkeeping.findings import Finding, Kind
 from byline.bookkeeping.imprints import Imprints
 from byline.bookkeeping.readings import NAMES_A_LOOK, Look, Readings
-from byline.books import Fold, Page, Snapshot
 from byline.errors import LedgerUnavailable
-from byline.journal import Journal, seq_of
+from byline.ledger.books import Fold, Page, Snapshot
+from byline.ledger.journal import Journal, seq_of
 
 LOOKS_A_ROUND = 20
 NAMES_SWEPT_A_ROUND = 2_000

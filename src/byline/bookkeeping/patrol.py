@@ -13,11 +13,11 @@ from byline.bookkeeping.findings import Finding, Kind
 from byline.bookkeeping.imprints import Imprints
 from byline.bookkeeping.live import LiveBooks
 from byline.bookkeeping.readings import Readings
-from byline.books import Fold, Page
 from byline.errors import LedgerRefused
-from byline.journal import Journal
+from byline.ledger.books import Fold, Page
+from byline.ledger.journal import Journal
 from byline.limits import EVENT_AGE_DAYS_MAX
-from byline.postings import DAY_MS, OPERATIONS, event_ms
+from byline.posting.postings import DAY_MS, OPERATIONS, event_ms
 
 ENTRIES_A_ROUND = 2_000
 LISTED_MAX = 20

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from byline.errors import LedgerUnavailable
-from byline.journal import seq_of
-from byline.keys import Keys
-from byline.redis_client import Client, answering
+from byline.ledger.journal import seq_of
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client, answering
 
 NAMES_A_LOOK = 500  # so that no look holds the server up for more than a millisecond
 META = ("seq", "epoch", "frozen", "exported", "snapshot", "trimmed")

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from byline.journal import Journal
-from byline.keys import Keys
+from byline.ledger.journal import Journal
 from byline.limits import CHOICES_MAX, EVENT_AGE_DAYS_MAX
-from byline.postings import DAY_MS, event_ms
-from byline.redis_client import Client, answering
-from byline.scripts import script_text
+from byline.posting.keys import Keys
+from byline.posting.postings import DAY_MS, event_ms
+from byline.posting.redis_client import Client, answering
+from byline.posting.scripts import script_text
 
 ENTRIES_AT_ONCE = 5_000  # so that no call holds the server up
 MARKS_AT_ONCE = 500

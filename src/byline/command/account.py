@@ -13,7 +13,7 @@ from uuid_utils import uuid7
 from byline.api_keys import ApiKeys
 from byline.errors import Unauthenticated
 from byline.home import Home
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.records import KeyRole
 
 APPLICATION = "demo"

@@ -7,7 +7,6 @@ import typer
 
 from byline.bookkeeping.trimming import Trimming
 from byline.bookkeeping.upkeep import USUAL
-from byline.books import Snapshot
 from byline.command.operation_commands import operations_app
 from byline.command.reaching import (
     DEFAULT_LEDGER,
@@ -18,10 +17,11 @@ from byline.command.reaching import (
     with_ledger,
 )
 from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show
-from byline.journal import Journal
-from byline.ledger import Ledger
+from byline.ledger.books import Snapshot
+from byline.ledger.journal import Journal
+from byline.ledger.ledger import Ledger
+from byline.ledger.waiting import Waiting
 from byline.records import Books
-from byline.waiting import Waiting
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The ledger: check it, mend it, move money.")
 ledger_app.add_typer(operations_app)

@@ -21,8 +21,8 @@ from byline.command.reaching import (
 )
 from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show
 from byline.errors import InvalidInput, LedgerUnavailable
-from byline.ledger import Ledger
-from byline.operator_postings import require_payee
+from byline.ledger.ledger import Ledger
+from byline.posting.operator_postings import require_payee
 from byline.records import Adjustment, Posted, Refund, UnattributedRelease
 
 operations_app = typer.Typer()

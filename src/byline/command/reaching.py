@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from byline.command.running import run_facts
 from byline.errors import InvalidInput
-from byline.ledger import Ledger
-from byline.ledger_names import LedgerName
+from byline.ledger.ledger import Ledger
+from byline.ledger.ledger_names import LedgerName
 
 Result = TypeVar("Result")
 

@@ -21,7 +21,7 @@ from byline.command.reaching import (
 from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show, show_rows
 from byline.errors import InvalidInput
 from byline.home import Home
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.statements import frozen as store
 from byline.statements.forms import Form, rendered
 from byline.statements.freezing import Freezer

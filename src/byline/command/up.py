@@ -24,7 +24,7 @@ from byline.command.tree import Tree, require_free_port
 from byline.datasets import Dataset, read_dataset
 from byline.errors import BylineError, LedgerUnavailable, StartFailed
 from byline.home import Home
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.records import Books, Example, Release
 from byline.registry import read_release
 

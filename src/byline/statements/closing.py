@@ -16,7 +16,7 @@ from byline.archive.tables import account_days, closed_months, entries
 from byline.archive.writing import exported_seq
 from byline.errors import MonthOpen, NotFound
 from byline.limits import MONTH_GRACE_SECONDS
-from byline.postings import DAY_MS
+from byline.posting.postings import DAY_MS
 from byline.statements.months import Month, time_text
 
 

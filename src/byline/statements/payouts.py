@@ -24,7 +24,7 @@ from byline.errors import (
     LedgerRefused,
     NotFound,
 )
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import CENT_NANO
 from byline.records import Payout, Posted
 from byline.statements import frozen as store

@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from byline.errors import LedgerMisconfigured, LedgerRefused
-from byline.ledger import Ledger
+from byline.ledger.ledger import Ledger
 from byline.limits import LEDGER_TIMEOUT_SECONDS
-from byline.poster import Observe
+from byline.posting.poster import Observe
 from byline.records import Adjustment, Books, InferenceRecord, Leg
 
 APPLICATION = "app:"  # how the account of an application begins

@@ -13,7 +13,7 @@ from functools import partial
 from redis.crc import key_slot
 
 from byline.errors import LedgerError, LedgerMisconfigured, LedgerUnavailable
-from byline.redis_client import Client, answering, connect, repoint
+from byline.posting.redis_client import Client, answering, connect, repoint
 
 SCHEME = "cluster:"
 SEED_SECONDS = 1.0  # a seed that is silent for so long is passed over

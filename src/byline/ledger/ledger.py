@@ -7,19 +7,20 @@ in `poster`, prices and splits in `money`.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from byline import operator_postings, postings
-from byline.address import Address
-from byline.books import Snapshot
-from byline.cluster import located
 from byline.errors import LedgerFenced, LedgerFrozen, LedgerRefused
-from byline.headroom import Headroom
 from byline.inference_records import inference_record, refundable
-from byline.journal import Journal
-from byline.keys import Keys
+from byline.ledger.books import Snapshot
+from byline.ledger.journal import Journal
 from byline.limits import LEDGER_TIMEOUT_SECONDS
-from byline.membership import Membership
-from byline.poster import Observe, Poster
-from byline.postings import Posting, parse_entry
+from byline.posting import operator_postings, postings
+from byline.posting.address import Address
+from byline.posting.cluster import located
+from byline.posting.headroom import Headroom
+from byline.posting.keys import Keys
+from byline.posting.membership import Membership
+from byline.posting.poster import Observe, Poster
+from byline.posting.postings import Posting, parse_entry
+from byline.posting.redis_client import Client, answering, connect
 from byline.records import (
     Adjustment,
     Attribution,
@@ -32,7 +33,6 @@ from byline.records import (
     Refund,
     UnattributedRelease,
 )
-from byline.redis_client import Client, answering, connect
 
 CREDIT_LIMIT_NANO_MAX = 10**15  # a million dollars; and far below what a balance can hold
 

@@ -14,10 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from byline.errors import SpoolFull, StartFailed
-from byline.limits import SPOOL_BYTES_MAX
-from byline.postings import Posting
-from byline.spool_files import (
+from byline.delivery.spool_files import (
     FILE_MODE,
     Kept,
     SpoolFile,
@@ -27,6 +24,9 @@ from byline.spool_files import (
     orphans,
     sync_folder,
 )
+from byline.errors import SpoolFull, StartFailed
+from byline.limits import SPOOL_BYTES_MAX
+from byline.posting.postings import Posting
 
 REFUSED = "refused.jsonl"
 # Above this part of the bound no hold is taken: the rest is for the answers that are under way.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from byline.errors import LedgerFull
 from byline.limits import MEMORY_USED_MAX
-from byline.redis_client import Client, answering
+from byline.posting.redis_client import Client, answering
 
 READING_SECONDS_MAX = 1.0  # how old a reading may be
 

@@ -10,19 +10,19 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from byline.address import Address
-from byline.answers import Answer, NotItsAnswer, ScriptForgotten, attempt, outcome_of
-from byline.batch import Batch, Flight
-from byline.confirmation import Confirmation
 from byline.errors import BylineError, LedgerError, LedgerUnavailable, LedgerUnconfirmed
-from byline.keys import Keys
-from byline.lanes import Lane, Lanes
 from byline.limits import LEDGER_TIMEOUT_SECONDS
-from byline.pipeline import Reply, packed
-from byline.postings import Posting
+from byline.posting.address import Address
+from byline.posting.answers import Answer, NotItsAnswer, ScriptForgotten, attempt, outcome_of
+from byline.posting.batch import Batch, Flight
+from byline.posting.confirmation import Confirmation
+from byline.posting.keys import Keys
+from byline.posting.lanes import Lane, Lanes
+from byline.posting.pipeline import Reply, packed
+from byline.posting.postings import Posting
+from byline.posting.scripts import Script
+from byline.posting.server_state import ServerState
 from byline.records import Posted
-from byline.scripts import Script
-from byline.server_state import ServerState
 
 Observe = Callable[[str, str, float], None]
 

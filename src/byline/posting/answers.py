@@ -12,9 +12,9 @@ from byline.errors import (
     LedgerUnavailable,
     LedgerUnconfirmed,
 )
-from byline.postings import Posting
+from byline.posting.postings import Posting
+from byline.posting.redis_client import refusal
 from byline.records import Posted
-from byline.redis_client import refusal
 
 REFUSALS: dict[str, type[BylineError]] = {
     "conflict": KeyConflict,

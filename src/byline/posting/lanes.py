@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from byline.address import Address
 from byline.errors import LedgerError
-from byline.keys import Keys
-from byline.pipeline import Pipeline, packed
-from byline.server_state import ServerState, questions, state_from
+from byline.posting.address import Address
+from byline.posting.keys import Keys
+from byline.posting.pipeline import Pipeline, packed
+from byline.posting.server_state import ServerState, questions, state_from
 
 LANES_MAX = 8  # measured: up to here the server's time for a post falls, by a seventh
 

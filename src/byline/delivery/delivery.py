@@ -10,7 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from byline import postings
+from byline.delivery.spool import Spool
+from byline.delivery.spool_files import Kept
 from byline.errors import (
     BylineError,
     InsufficientFunds,
@@ -21,13 +22,12 @@ from byline.errors import (
     LedgerRefused,
     SpoolFull,
 )
-from byline.ledger import Ledger
-from byline.postings import Posting
+from byline.ledger.ledger import Ledger
+from byline.posting import postings
+from byline.posting.postings import Posting
 from byline.records import Capture, Posted
-from byline.spool import Spool
-from byline.spool_files import Kept
 
-log = logging.getLogger("byline.delivery")
+log = logging.getLogger("byline.delivery.delivery")
 
 Result = TypeVar("Result")
 PAUSE_SECONDS = 1.0

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias, cast
 
 from hiredis import ProtocolError, Reader, ReplyError, pack_command
 
-from byline.address import Address
 from byline.errors import LedgerUnavailable
-from byline.redis_client import refusal
+from byline.posting.address import Address
+from byline.posting.redis_client import refusal
 
 Reply: TypeAlias = Any  # text, an integer, None, a ReplyError, or a list of these
 # One command as bytes on the wire. (hiredis' annotation has it take a single word.)

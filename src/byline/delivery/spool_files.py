@@ -17,9 +17,9 @@ from typing import Any
 
 import orjson
 
-from byline.postings import Posting
+from byline.posting.postings import Posting
 
-log = logging.getLogger("byline.spool")
+log = logging.getLogger("byline.delivery.spool")
 
 SUFFIX = ".spool"
 DAMAGED = ".damaged"

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from byline.address import Address
-from byline.cluster import Follower, located, primary_id
 from byline.errors import LedgerFenced, LedgerMisconfigured
-from byline.keys import Keys
-from byline.poster import Poster
-from byline.redis_client import Client, answering, connect, repoint
-from byline.scripts import script_text
+from byline.posting.address import Address
+from byline.posting.cluster import Follower, located, primary_id
+from byline.posting.keys import Keys
+from byline.posting.poster import Poster
+from byline.posting.redis_client import Client, answering, connect, repoint
+from byline.posting.scripts import script_text
 
 
 class Membership:

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from byline.inference_books import InferenceBooks
-from byline.postings import VERSION
+from byline.ledger.inference_books import InferenceBooks
+from byline.posting.postings import VERSION
 from byline.records import Books, JournalEntry
 
 # Journal entries as the server answers them: the stream's id, then the field `e` and the text.

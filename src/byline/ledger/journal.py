@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from redis.asyncio import Redis
 from redis.client import NEVER_DECODE
 
-from byline.books import Fold, Page, Snapshot
 from byline.errors import LedgerRefused
-from byline.keys import Keys
-from byline.postings import parse_entry
+from byline.ledger.books import Fold, Page, Snapshot
+from byline.ledger.snapshots import Snapshots
+from byline.ledger.waiting import Waiting
+from byline.posting.keys import Keys
+from byline.posting.postings import parse_entry
+from byline.posting.redis_client import Client, answering
+from byline.posting.scripts import script_text
 from byline.records import Books, JournalEntry
-from byline.redis_client import Client, answering
-from byline.scripts import script_text
-from byline.snapshots import Snapshots
-from byline.waiting import Waiting
 
 PAGE = 2_000  # journal entries read, or balances written, at once
 ATTEMPTS = 3  # the journal may be trimmed while it is checked

@@ -7,11 +7,11 @@ with its position and its digest. A reader that finds another digest refuses it.
 from collections.abc import Callable
 
 from byline import canonical
-from byline.books import Snapshot
 from byline.errors import LedgerFenced, LedgerRefused
-from byline.keys import Keys
-from byline.redis_client import Client, answering
-from byline.scripts import script_text
+from byline.ledger.books import Snapshot
+from byline.posting.keys import Keys
+from byline.posting.redis_client import Client, answering
+from byline.posting.scripts import script_text
 
 PAGE = 1_000  # accounts read or written at once
 ASIDE_SECONDS = 3_600  # what a writer that died has left aside goes by itself

@@ -1,6 +1,6 @@
 """The names of one ledger's Redis keys."""
 
-from byline.postings import Posting
+from byline.posting.postings import Posting
 
 
 class Keys:

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from byline.canonical import canonical_text
 from byline.errors import LedgerRefused
-from byline.keys import Keys
-from byline.postings import attribution_jobs, event_ms, open_account
+from byline.posting.keys import Keys
+from byline.posting.postings import attribution_jobs, event_ms, open_account
+from byline.posting.redis_client import Client, answering
 from byline.records import AttributionJob
 from byline.records_json import capture_from, job_fields
-from byline.redis_client import Client, answering
 
 PAGE = 1_000  # accounts or jobs at once
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from hiredis import ReplyError
 
-from byline.answers import Answer, answer_to, attempt
-from byline.confirmation import Confirmation
 from byline.errors import LedgerUnconfirmed
-from byline.keys import Keys
-from byline.pipeline import Reply, pack
-from byline.postings import Posting
+from byline.posting.answers import Answer, answer_to, attempt
+from byline.posting.confirmation import Confirmation
+from byline.posting.keys import Keys
+from byline.posting.pipeline import Reply, pack
+from byline.posting.postings import Posting
+from byline.posting.redis_client import refusal
+from byline.posting.scripts import Script
 from byline.records import Posted
-from byline.redis_client import refusal
-from byline.scripts import Script
 
 
 @dataclass(slots=True)

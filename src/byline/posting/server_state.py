@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from byline.errors import LedgerFenced, LedgerMisconfigured, LedgerUnavailable
-from byline.keys import Keys
-from byline.pipeline import Reply, require_no_error
+from byline.posting.keys import Keys
+from byline.posting.pipeline import Reply, require_no_error
 
 REQUIRED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from byline.keys import Keys
 from byline.limits import CONFIRM_SECONDS
+from byline.posting.keys import Keys
 
 
 class Confirmation:

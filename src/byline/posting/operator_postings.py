@@ -12,7 +12,7 @@ from byline.errors import LedgerRefused
 from byline.inference_records import Refundable
 from byline.limits import CENT_NANO
 from byline.money import largest_remainder
-from byline.postings import (
+from byline.posting.postings import (
     Posting,
     account_name,
     entry_pieces,

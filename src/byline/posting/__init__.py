@@ -1,0 +1,1 @@
+"""How a post gets to the ledger: what it says, its script, the connections, the answers."""
