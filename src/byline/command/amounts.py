@@ -1,12 +1,13 @@
 """Dollars and legs as a person writes them on the command line."""
 
+import re
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
 
 from byline.errors import InvalidInput
 from byline.records import Leg
 
-NANO = Decimal(10**9)
+NANO_DIGITS = 9
+AMOUNT = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,9}))?")
 
 
 def nano_of(usd: str) -> int:
@@ -30,12 +31,10 @@ def _leg(word: str) -> Leg:
 
 
 def _exact_nano(usd: str) -> int:
-    try:
-        nano = Decimal(usd) * NANO
-    except InvalidOperation as problem:
+    found = AMOUNT.fullmatch(usd)
+    if found is None:
         raise InvalidInput(
-            f"'{usd}' is no amount of dollars: write 12.50", param="usd"
-        ) from problem
-    if not nano.is_finite() or nano != int(nano):
-        raise InvalidInput(f"'{usd}' must have at most nine decimals", param="usd")
-    return int(nano)
+            f"'{usd}' is no amount of dollars: write 12.50, with at most nine decimals", param="usd"
+        )
+    sign, whole, decimals = found.groups(default="")
+    return int(f"{sign}{whole}{decimals:0<{NANO_DIGITS}}")

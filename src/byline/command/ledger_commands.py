@@ -165,5 +165,8 @@ def _archived(url: str, ledger_name: str) -> Snapshot:
 def _check(address: str, ledger_name: str, as_json: bool) -> None:
     books = with_ledger(address, lambda ledger: ledger.check(), name=ledger_name)
     facts = books_facts(books)
-    show(as_json, facts, f"{'balanced' if books.balanced else 'NOT BALANCED'}: {json.dumps(facts)}")
-    raise typer.Exit(0 if books.balanced else 1)
+    verdict = "balanced" if books.balanced else "NOT BALANCED"
+    if not books.journal_entries:  # a wrong name or folder must not pass for a sound ledger
+        verdict = f"EMPTY: nothing was ever posted to the ledger '{ledger_name}'"
+    show(as_json, facts, f"{verdict}: {json.dumps(facts)}")
+    raise typer.Exit(0 if books.balanced and books.journal_entries else 1)

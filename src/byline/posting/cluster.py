@@ -84,7 +84,6 @@ class Follower:
                     await self._moved(served)
                     found = served
 
-
     async def _is_closing_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -24,7 +24,8 @@ from byline.records import (
 )
 from byline.records_json import attribution_fields, capture_fields, job_fields
 
-ACCOUNT = re.compile(r"[A-Za-z0-9:@._/-]{1,128}")
+# A kind, and after a colon whose it is; never empty.
+ACCOUNT = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9_-]+(?::[A-Za-z0-9:@._/-]+)?")
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 DAY_MS = 86_400_000
 DIGEST_DIGITS = 32  # 128 bits tell two payloads of one key apart; a mark is kept for each event

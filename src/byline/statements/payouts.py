@@ -112,6 +112,7 @@ class PayoutRun:
 
     async def _settled(self, frozen: Frozen, ready: Ready, dry_run: bool) -> Outcome:
         """Pay one account, in as many parts as it takes."""
+        await asyncio.to_thread(store.text_of, self._archive, frozen)  # it is what was frozen
         standing = await asyncio.to_thread(self._standing, frozen.account, ready)
         due = plan(frozen, standing, minimum_nano=self._minimum_nano)
         outcome = Outcome(frozen.account, due.payable_nano, 0, standing.balance_nano, due.reason)

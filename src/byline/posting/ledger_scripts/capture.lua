@@ -1,5 +1,19 @@
 -- ARGV own: inference, application, held, charge, held - charge, the capture's record,
 --   adapter version, time_ms, the number of jobs, the jobs, then the credit and pool legs flat
+local CREDITED = {['base:'] = true, ['owner:'] = true, host = true, platform = true}
+
+-- Only these are credited, and the pools of this very inference are opened.
+local function check_credits(first_leg, inference)
+  local pool = 'open:' .. inference
+  for i = first_leg, #ARGV, 2 do
+    local account = ARGV[i]
+    if not CREDITED[kind_of(account)] and account ~= pool
+      and string.sub(account, 1, #pool + 1) ~= pool .. '/' then
+      refuse('a capture does not credit ' .. account)
+    end
+  end
+end
+
 return once(function()
   local inference, application, held = ARGV[OWN], ARGV[OWN + 1], ARGV[OWN + 2]
   local charge, rest, record = ARGV[OWN + 3], ARGV[OWN + 4], ARGV[OWN + 5]
@@ -33,6 +47,7 @@ return once(function()
     legs = {'hold:' .. inference, '-' .. held, payer, rest, unpack(ARGV, first_leg)}
   end
   check(kind, legs, not late and held)
+  check_credits(first_leg, inference)
   local posted = post(kind, legs, late and 'late' or '')
   call('HSET', FACTS, 'state', 'captured', 'capture', record, 'captured_ms', time_ms,
     'adapter_version', adapter_version)

@@ -12,6 +12,11 @@ return once(function()
   if facts[1] ~= adapter_version then
     refuse('the inference was not answered by ' .. adapter_version)
   end
+  for i = OWN + 6, #ARGV, 2 do
+    if kind_of(ARGV[i]) ~= 'contrib:' and ARGV[i] ~= 'unattributed:' .. adapter_version then
+      refuse('a pool is not closed to ' .. ARGV[i])
+    end
+  end
   call('ZCARD', POOLS) -- of the right type
   local legs = {account, '-' .. pool, unpack(ARGV, OWN + 6)}
   check('settle', legs, pool)
