@@ -332,7 +332,9 @@ class Load:
                 except (LedgerUnavailable, LedgerFenced) as trouble:
                     self.troubles[type(trouble).__name__] += 1
                     if not isinstance(trouble, LedgerUnconfirmed):
-                        with suppress(LedgerUnavailable):
+                        # A primary that comes back may think for a moment that it still is one: it
+                        # lacks entries, so it is refused, and found to be a replica next time.
+                        with suppress(LedgerUnavailable, LedgerFenced):
                             await ledger.rejoin()
                     await asyncio.sleep(0.05)
 
