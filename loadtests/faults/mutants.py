@@ -64,9 +64,9 @@ MUTANTS = (
             Patch("prelude", f"  {MARK}\n", ""),
             Patch(
                 "prelude",
-                "  last_seq = seq\n",
-                "  last_seq = seq\n  redis.call('HSET', MARKS, ARGV[1], "
-                "string.format('%d', seq + 1) .. ':' .. ARGV[2] .. ':')\n",
+                "  if not journal_end then check_meta() end\n",
+                "  if not journal_end then check_meta() end\n  redis.call('HSET', MARKS, ARGV[1], "
+                "string.format('%d', journal_end + 1) .. ':' .. ARGV[2] .. ':')\n",
             ),
         ),
     ),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from byline.ledger.ledger import Ledger
+from byline.posting.call import Call
 from byline.posting.keys import Keys
 from byline.posting.operator_postings import adjust
 from byline.posting.redis_client import connect
@@ -48,15 +49,13 @@ async def _call(url: str, legs: int) -> list[str]:
     posting = adjust(
         Adjustment(OPERATION, (Leg("payout", 1 - legs), *paid), "load", "bench"), time_ms=now_ms()
     )
-    script, names = Script(posting.script), Keys(NAME).of(posting)
+    call, keys = Call(Script(posting.script)), Keys(NAME)
+    call.add(posting, keys)
     async with connect(url) as redis:
-        await redis.script_load(script.text)
-    words = [
-        "EVALSHA", script.sha1, str(len(names)), *names,
-        posting.key, posting.digest, str(ledger.epoch), *posting.entry, *posting.arguments,
-    ]  # fmt: skip
+        await redis.script_load(call.script.text)
+    words = call.command(keys, ledger.epoch)
     await ledger.close()
-    return [word.replace(DIGITS, RANDOM) for word in words]
+    return [str(word).replace(DIGITS, RANDOM) for word in words]
 
 
 def _measured(tool: list[str], words: list[str], posts: int) -> dict[str, Any]:

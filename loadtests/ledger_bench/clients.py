@@ -2,6 +2,7 @@
 
 from byline.ledger.ledger import Ledger
 from byline.posting import postings
+from byline.posting.call import Call
 from byline.posting.keys import Keys
 from byline.posting.postings import Posting
 from byline.posting.redis_client import Client
@@ -35,11 +36,9 @@ class Naive:
         await self._post(postings.settle(attribution, time_ms=now_ms()))
 
     async def _post(self, posting: Posting) -> None:
-        names = self._keys.of(posting)
-        status, *_ = await self._redis.evalsha(
-            self._scripts[posting.script].sha1, len(names), *names,
-            posting.key, posting.digest, str(self._epoch), *posting.entry, *posting.arguments,
-        )  # fmt: skip
+        call = Call(self._scripts[posting.script])
+        call.add(posting, self._keys)
+        ((status, *_),) = await self._redis.execute_command(*call.command(self._keys, self._epoch))
         assert status == "posted", status
 
 

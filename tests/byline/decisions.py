@@ -25,9 +25,9 @@ def a_refund(inference: str, nano: int, operation: str | None = None) -> Refund:
 def a_payout(
     account: str, cents: int = 1, operation: str | None = None, *, first_seq: int = 1
 ) -> Payout:
-    """A payout of so many cents, for the lines of nine entries."""
+    """A payout of so many cents, for the line of one entry."""
     nano = cents * CENT_NANO
     return Payout(
-        operation or event_id(), account, nano, f"{account}/2026-11", first_seq, first_seq + 8,
+        operation or event_id(), account, nano, f"{account}/2026-11", first_seq, first_seq,
         0, nano, "",
     )  # fmt: skip

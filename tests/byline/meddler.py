@@ -18,6 +18,11 @@ def whole_replies(data: bytes) -> tuple[list[bytes], bytes]:
     return replies, data
 
 
+def parts(reply: bytes) -> list[bytes]:
+    """The replies that a list is made of."""
+    return whole_replies(reply[reply.index(b"\r\n") + 2 :])[0]
+
+
 def _end_of_reply(data: bytes, start: int) -> int | None:
     line_end = data.find(b"\r\n", start)
     if line_end < 0:
@@ -41,6 +46,7 @@ class Meddler:
     def __init__(self, path: Path, server: Path) -> None:
         self.url = f"unix://{path}"
         self.tamper: Tampering | None = None  # for the next replies of a posting script only
+        self.opens_replies = False  # tamper with what the first of these replies is made of
         self.delay_seconds = 0.0
         self._path = path
         self._server = server
@@ -79,7 +85,11 @@ class Meddler:
             replies, rest = whole_replies(rest + data)
             if self.tamper is not None and any(b"posted" in reply for reply in replies):
                 tamper, self.tamper = self.tamper, None
-                replies = tamper(replies)
+                if self.opens_replies:
+                    within = tamper(parts(replies[0]))
+                    replies[0] = b"".join([b"*%d\r\n" % len(within), *within])
+                else:
+                    replies = tamper(replies)
             await asyncio.sleep(self.delay_seconds)
             writer.write(b"".join(replies))
         writer.transport.abort()

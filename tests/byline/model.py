@@ -120,7 +120,8 @@ class Model:
 
     def payout(self, payout: Payout) -> None:
         account, nano = payout.account, payout.nano
-        if account in self.blocked or nano % CENT_NANO or payout.first_seq <= self.paid[account]:
+        is_next = payout.first_seq == self.paid[account] + 1 and payout.last_seq <= self.entries
+        if account in self.blocked or nano % CENT_NANO or not is_next:
             raise LedgerRefused
         self._post({account: -nano, "payout": nano})
         self.paid[account] = payout.last_seq

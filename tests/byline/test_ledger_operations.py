@@ -170,13 +170,13 @@ async def test_an_application_falls_to_its_credit_limit_and_no_further(ledger: L
 
 
 async def test_two_thousand_legs_are_adjusted_and_no_more(ledger: Ledger) -> None:
-    payees = tuple(Leg(f"contrib:c{index}", 1) for index in range(LEGS_PER_ENTRY_MAX - 3))
+    payees = tuple(Leg(f"contrib:c{index}", 1) for index in range(LEGS_PER_ENTRY_MAX - 1))
     legs = (Leg("refund", -len(payees)), *payees)
     await ledger.adjust(Adjustment(event_id(), legs, "a gift", "ann"), time_ms=NOW_MS)
-    assert await ledger.balance("contrib:c1996") == 1
-    more = (*legs, Leg("payout", 1), Leg("host", -1))
+    assert await ledger.balance("contrib:c1998") == 1
+    more = (*legs[:-1], Leg("payout", 2), Leg("host", -1))
     call = ledger.adjust(Adjustment(event_id(), more, "a gift", "ann"), time_ms=NOW_MS)
-    await refuses(ledger, call, LedgerRefused, "payees")
+    await refuses(ledger, call, LedgerRefused, "2001 legs: an entry has 2000 at most")
 
 
 async def test_what_is_unattributed_goes_to_whom_the_decision_names(ledger: Ledger) -> None:
@@ -285,34 +285,44 @@ async def test_whole_cents_are_paid_out_and_the_rest_stays(ledger: Ledger) -> No
     await ledger.payout(a_payout("contrib:alice", 2), time_ms=NOW_MS)
     assert await ledger.balance("contrib:alice") == CENT_NANO - 1
     assert await ledger.balance("payout") == 2 * CENT_NANO
-    call = ledger.payout(a_payout("contrib:alice", first_seq=10), time_ms=NOW_MS)
+    call = ledger.payout(a_payout("contrib:alice", first_seq=2), time_ms=NOW_MS)
     await refuses(ledger, call, LedgerRefused, "would fall below zero")
 
 
 async def test_no_line_is_paid_by_two_payouts(ledger: Ledger) -> None:
     await adjusted(ledger, contrib__alice=9 * CENT_NANO, host=CENT_NANO, refund=-10 * CENT_NANO)
-    first = replace(a_payout("contrib:alice", 2), lines_nano=2 * CENT_NANO + 7)  # entries 1 to 9
+    first = replace(a_payout("contrib:alice", 2), lines_nano=2 * CENT_NANO + 7, last_seq=2)
+    await ledger.deposit(event_id(), "demo", 1, time_ms=NOW_MS)
     posted = await ledger.payout(first, time_ms=NOW_MS)
-    for seq in (1, 5, 9):
+    for seq in (1, 2):
         call = ledger.payout(a_payout("contrib:alice", first_seq=seq), time_ms=NOW_MS)
-        await refuses(ledger, call, LedgerRefused, "paid before, up to entry 9")
-    next_part = replace(a_payout("contrib:alice"), first_seq=10, last_seq=9, opening_nano=7)
+        await refuses(ledger, call, LedgerRefused, "paid before, up to entry 2")
+    next_part = replace(a_payout("contrib:alice"), first_seq=3, last_seq=2, opening_nano=7)
     await ledger.payout(next_part, time_ms=NOW_MS)  # the rest of the same lines
     left = next_part.opening_nano + next_part.lines_nano - next_part.nano
-    call = ledger.payout(a_payout("contrib:alice", first_seq=8), time_ms=NOW_MS)
+    call = ledger.payout(a_payout("contrib:alice", first_seq=2), time_ms=NOW_MS)
     await refuses(ledger, call, LedgerRefused, "paid before")
-    following = replace(a_payout("contrib:alice", first_seq=10), opening_nano=left)
+    following = replace(a_payout("contrib:alice", first_seq=3), opening_nano=left)
     await ledger.payout(following, time_ms=NOW_MS)
     await ledger.payout(a_payout("host"), time_ms=NOW_MS)  # every account by itself
     assert await ledger.payout(first, time_ms=NOW_MS) == replace(posted, duplicate=True)
 
 
+async def test_a_payout_leaves_no_line_out_and_pays_none_that_is_not_there(ledger: Ledger) -> None:
+    await adjusted(ledger, host=CENT_NANO, refund=-CENT_NANO)
+    call = ledger.payout(a_payout("host", first_seq=2), time_ms=NOW_MS)
+    await refuses(ledger, call, LedgerRefused, "paid up to entry 0, not to the one before 2")
+    call = ledger.payout(replace(a_payout("host"), last_seq=2), time_ms=NOW_MS)
+    await refuses(ledger, call, LedgerRefused, "the journal has no entry 2")
+    await ledger.payout(a_payout("host"), time_ms=NOW_MS)
+
+
 async def test_a_payout_that_knew_nothing_of_the_one_before_it_is_refused(ledger: Ledger) -> None:
     await adjusted(ledger, host=9 * CENT_NANO, refund=-9 * CENT_NANO)
     await ledger.payout(replace(a_payout("host"), lines_nano=4 * CENT_NANO), time_ms=NOW_MS)
-    part = replace(a_payout("host"), first_seq=10, last_seq=9, lines_nano=0)
+    part = replace(a_payout("host"), first_seq=2, last_seq=1, lines_nano=0)
     await ledger.payout(replace(part, opening_nano=3 * CENT_NANO), time_ms=NOW_MS)
-    stale = replace(a_payout("host", 4, first_seq=10), opening_nano=3 * CENT_NANO)
+    stale = replace(a_payout("host", 4, first_seq=2), opening_nano=3 * CENT_NANO)
     call = ledger.payout(stale, time_ms=NOW_MS)
     await refuses(ledger, call, LedgerRefused, f"which left {2 * CENT_NANO} nano-USD, not")
 

@@ -293,6 +293,6 @@ edges = st.sampled_from([s * 10**e + d for s in (-1, 1) for e in (9, 15, 17) for
 @settings(max_examples=300)
 @given(decimal | smaller | edges, decimal | smaller | edges)
 def test_the_scripts_add_eighteen_digits_exactly(redis_url: str, one: int, other: int) -> None:
-    script = prelude() + "return plus(ARGV[1], ARGV[2])"
+    script = prelude() + "return plus(GIVEN[1], GIVEN[2])"
     with blocking.Redis.from_url(redis_url) as client:
         assert client.eval(script, 0, one, other) == str(one + other).encode()

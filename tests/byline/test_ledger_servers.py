@@ -130,7 +130,7 @@ async def test_operators_correct_release_refund_and_pay(ledger: Ledger) -> None:
         await ledger.release(decision, time_ms=NOW_MS)
         await ledger.refund(Refund(operations[2], inference, 450, "half"), time_ms=NOW_MS)
         await ledger.payout(
-            Payout(operations[3], "contrib:bob", CENT_NANO, "contrib:bob/2026-11", 1, 9, 0,
+            Payout(operations[3], "contrib:bob", CENT_NANO, "contrib:bob/2026-11", 1, 3, 0,
                    2 * CENT_NANO, "bank-1"),
             time_ms=NOW_MS,
         )  # fmt: skip

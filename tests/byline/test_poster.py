@@ -124,9 +124,15 @@ def replaced(replies: list[bytes]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("tampering", [without_one, with_one_twice, swapped, cut, replaced])
+@pytest.mark.parametrize("events_together", [True, False])
 async def test_replies_out_of_order_are_never_taken_for_anothers(
-    meddler: Meddler, meddled: Ledger, tampering: Tampering, outcomes: Outcomes
-) -> None:
+    meddler: Meddler, meddled: Ledger, tampering: Tampering, events_together: bool,
+    outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if not events_together:  # a call for each, on one connection: so many replies in a row
+        monkeypatch.setattr("byline.posting.poster.BATCH_BYTES", 1)
+        monkeypatch.setattr("byline.posting.lanes.LANES_MAX", 1)
+    meddler.opens_replies = events_together
     operations = [event_id() for _ in range(CALLERS)]
     meddler.tamper = tampering
     first = await deposits(meddled, operations)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hiredis import ReplyError
 
 from byline.errors import LedgerUnconfirmed
-from byline.posting.answers import Answer, answer_to, attempt
+from byline.posting.answers import Answer, attempt
+from byline.posting.call import Call
 from byline.posting.confirmation import Confirmation
 from byline.posting.keys import Keys
 from byline.posting.pipeline import Reply, pack
@@ -28,32 +29,34 @@ class Flight:
 
 
 class Batch:
-    """A few flights, packed. The scripts that the connection does not know yet go first."""
+    """A few flights, those of one operation in one call. The scripts that the connection does not
+    know yet go first.
+    """
 
     def __init__(self, keys: Keys, epoch: int, known_scripts: set[str]) -> None:
-        self.flights: list[Flight] = []
-        self.size = 0  # bytes
+        self.size = 0  # bytes, about
         self._keys = keys
-        self._epoch = str(epoch)
+        self._epoch = epoch
         self._known_scripts = known_scripts
         self._loads: list[bytes] = []
-        self._calls: list[bytes] = []
+        self._calls: dict[str, Call] = {}  # by their script's hash
+        self._flights: dict[str, list[Flight]] = {}  # the same
         self._endings: list[bytes] = []
 
+    @property
+    def flights(self) -> list[Flight]:
+        """In the order of `answers`."""
+        return [flight for together in self._flights.values() for flight in together]
+
     def add(self, flight: Flight, script: Script) -> None:
-        """Pack one more posting."""
+        """Take one more posting on board."""
         if script.sha1 not in self._known_scripts:
             self._known_scripts.add(script.sha1)
             self._loads.append(pack(("SCRIPT", "LOAD", script.text)))
-        posting = flight.posting
-        names = self._keys.of(posting)
-        call = pack((
-            "EVALSHA", script.sha1, len(names), *names,
-            posting.key, posting.digest, self._epoch, *posting.entry, *posting.arguments,
-        ))  # fmt: skip
-        self._calls.append(call)
-        self.flights.append(flight)
-        self.size += len(call)
+        if script.sha1 not in self._calls:
+            self._calls[script.sha1], self._flights[script.sha1] = Call(script), []
+        self.size += self._calls[script.sha1].add(flight.posting, self._keys)
+        self._flights[script.sha1].append(flight)
 
     def end_with(self, commands: Sequence[tuple[str, ...]]) -> None:
         """What makes sure that the postings are on the replicas."""
@@ -61,7 +64,8 @@ class Batch:
 
     def commands(self) -> tuple[bytes, int]:
         """The bytes to send, and how many replies they will have."""
-        parts = [*self._loads, *self._calls, *self._endings]
+        calls = [pack(call.command(self._keys, self._epoch)) for call in self._calls.values()]
+        parts = [*self._loads, *calls, *self._endings]
         return b"".join(parts), len(parts)
 
     def answers(self, replies: Sequence[Reply], confirmation: Confirmation) -> list[Answer]:
@@ -71,8 +75,9 @@ class Batch:
         """
         first, end = len(self._loads), len(self._loads) + len(self._calls)
         answers = [
-            answer_to(flight.posting, reply)
-            for flight, reply in zip(self.flights, replies[first:end], strict=True)
+            answer
+            for call, reply in zip(self._calls.values(), replies[first:end], strict=True)
+            for answer in call.answers(reply)
         ]
         not_loaded = [reply for reply in replies[:first] if isinstance(reply, ReplyError)]
         if not_loaded:

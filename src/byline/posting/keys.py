@@ -32,16 +32,16 @@ class Keys:
         """What is known of one inference, or of one operation of an operator."""
         return f"{self.tag}:inference:{inference}"
 
-    def of(self, posting: Posting) -> list[str]:
-        """The KEYS of the posting's script, in prelude.lua's order."""
-        keys = [
-            self.marks(posting.bucket), self.balances, self.journal, self.meta, self.limits,
-            self.inference(posting.inference), self.holds, self.pools, self.jobs,
+    def shared(self) -> list[str]:
+        """The first KEYS of a posting script, in prelude.lua's order."""
+        return [
+            self.balances, self.journal, self.meta, self.limits, self.holds, self.pools, self.jobs,
+            self.blocked, self.paid,
         ]  # fmt: skip
-        if posting.is_permanent:
-            keys.append(self.blocked)
-        if posting.script == "payout":
-            keys.append(self.paid)
+
+    def of(self, posting: Posting) -> list[str]:
+        """The KEYS that are the posting's own; as many for each posting of one script."""
+        keys = [self.marks(posting.bucket), self.inference(posting.inference)]
         if posting.concerns:
             keys.append(self.inference(posting.concerns))
         return keys

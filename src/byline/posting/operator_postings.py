@@ -60,7 +60,7 @@ def release(release: UnattributedRelease, *, time_ms: int) -> Posting:
         "operation": release.operation, "adapter_version": release.adapter_version,
         "credits": _pairs(release.credits), "decision": release.decision,
     })  # fmt: skip
-    arguments = (decision, release.adapter_version, str(total), *flat(release.credits))
+    arguments = (decision, release.adapter_version, str(total), *flat(release.credits, added=1))
     return _decided(
         "release", release.operation, decision, arguments, time_ms=time_ms,
         adapter_version=release.adapter_version,
@@ -87,7 +87,7 @@ def refund(refund: Refund, refundable: Refundable, *, time_ms: int) -> Posting:
     decision = canonical_text({**asked, "operation": refund.operation, "parts": _pairs(parts)})
     arguments = (
         decision, refund.operation, refund.inference, str(refund.nano),
-        str(refundable.refunded_nano), *flat(parts),
+        str(refundable.refunded_nano), *flat(parts, added=2),
     )  # fmt: skip
     posting = _decided(
         "refund", refund.operation, decision, arguments, time_ms=time_ms,

@@ -35,7 +35,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One call of one script."""
+    """One event, as its script is given it."""
 
     script: str
     inference: str  # the inference, or the operation's own UUIDv7
@@ -61,6 +61,10 @@ class Posting:
     def digest(self) -> str:
         """Tells this payload from another one under the same key."""
         return sha256_hex(self.payload.encode())[:DIGEST_DIGITS]
+
+    def words(self) -> tuple[str, ...]:
+        """The arguments of the event, in prelude.lua's order."""
+        return (self.key, self.digest, *self.entry, *self.arguments)
 
 
 def event_ms(event: str) -> int:
@@ -141,7 +145,7 @@ def capture(capture: Capture, *, time_ms: int) -> Posting:
         arguments=(
             inference, capture.application, str(capture.held_nano), str(capture.charge_nano),
             str(capture.held_nano - capture.charge_nano), record, capture.adapter_version or "",
-            str(time_ms), str(len(jobs)), *jobs, *flat(legs),
+            str(time_ms), str(len(jobs)), *jobs, *flat(legs, added=2),
         ),
     )  # fmt: skip
 
@@ -174,7 +178,7 @@ def settle(attribution: Attribution, *, time_ms: int) -> Posting:
         ),
         arguments=(
             inference, str(ordinal), open_account(inference, ordinal), str(attribution.pool_nano),
-            version, record, *flat(legs),
+            version, record, *flat(legs, added=1),
         ),
     )  # fmt: skip
 
@@ -290,8 +294,8 @@ def _pays_nobody_unless_done(attribution: Attribution) -> Attribution:
     return replace(attribution, unattributed_nano=attribution.pool_nano, unattributed_ppb=PPB)
 
 
-def flat(legs: Sequence[Leg]) -> list[str]:
-    """Legs as script arguments. One place is left for the leg that the script itself adds."""
-    if len(legs) > LEGS_PER_ENTRY_MAX - 2:
-        raise LedgerRefused(f"{len(legs)} payees: an entry has {LEGS_PER_ENTRY_MAX} legs at most")
+def flat(legs: Sequence[Leg], *, added: int = 0) -> list[str]:
+    """Legs as script arguments; the script itself adds as many as `added` says, or fewer."""
+    if len(legs) + added > LEGS_PER_ENTRY_MAX:
+        raise LedgerRefused(f"{len(legs) + added} legs: an entry has {LEGS_PER_ENTRY_MAX} at most")
     return [word for leg in legs for word in (account_name(leg.account), str(leg.nano))]

@@ -2,7 +2,6 @@
 -- the one before it ended: two that were drawn up at the same moment can't pay the same lines.
 -- ARGV own: the decision's text, account, nano, the first and the last entry whose lines it pays
 --   (none where the first is behind the last), what the payout before it left, what it leaves
-local PAID = KEYS[11]
 local PAYEES = {['contrib:'] = true, ['owner:'] = true, ['base:'] = true, host = true,
   platform = true}
 return once(function()
@@ -18,8 +17,16 @@ return once(function()
     refuse('it can not pay lines ' .. first_seq .. ' to ' .. last_seq .. ', leaving ' .. remainder)
   end
   local paid_seq, left = string.match(call('HGET', PAID, account) or '', '^(%d+):(%-?%d+)$')
-  if paid_seq and tonumber(first_seq) <= tonumber(paid_seq) then
-    refuse('its lines were paid before, up to entry ' .. paid_seq)
+  paid_seq = tonumber(paid_seq or '0')
+  if tonumber(first_seq) <= paid_seq then
+    refuse('its lines were paid before, up to entry ' .. format('%d', paid_seq))
+  end
+  if first_seq - paid_seq ~= 1 then
+    refuse('its lines were paid up to entry ' .. format('%d', paid_seq) .. ', not to the one before '
+      .. first_seq)
+  end
+  if tonumber(last_seq) > tonumber(journal_end) then
+    refuse('the journal has no entry ' .. last_seq)
   end
   if left and left ~= opening then
     refuse('another payout came before it, which left ' .. left .. ' nano-USD, not ' .. opening)

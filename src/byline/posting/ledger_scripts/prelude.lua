@@ -1,30 +1,38 @@
 -- Stands before the body of every posting script. A body is `return once(function() ... end)`: it
 -- reads and refuses, checks the legs, posts, and then writes what it alone knows of.
 --
--- Redis does not roll a script back, so nothing may be refused and nothing may fail after the first
--- write. Each key that is written has been read before, which fails where its type is wrong; every
--- number has had its digits counted; XADD, the one write that looks at what is there, comes first.
+-- One call posts several events of one operation, in turn, each for itself: an event that is refused
+-- or fails leaves its neighbours alone. So they share what a call costs and what is read once.
 --
--- KEYS 1 marks (hash)      2 balances (hash)  3 journal (stream)  4 meta (hash)  5 limits (hash)
---      6 facts (hash)      7 holds (zset)     8 pools (zset)      9 jobs (stream)
---      10 blocked (hash)   11 the facts of the inference that a refund is of, or of a payout: paid
---      (hash)
--- ARGV 1 event key  2 payload digest  3 writer's epoch  4-7 the entry's text around kind, legs, seq
---      8.. the operation's own
--- The answer is {status, seq or reason, flag, event key}; status: posted, duplicate, nothing, or a
--- refusal. By the key a client knows that the answer is its own.
+-- Redis does not roll a script back, so nothing may be refused and nothing may fail after an event's
+-- first write. Each key that is written has been read before, which fails where its type is wrong;
+-- every number has had its digits counted; XADD, the one write that looks at what is there, comes
+-- first.
+--
+-- KEYS 1 balances (hash)  2 journal (stream)  3 meta (hash)     4 limits (hash)  5 holds (zset)
+--      6 pools (zset)     7 jobs (stream)     8 blocked (hash)  9 paid (hash)
+--      then of each event: its marks (hash), the facts of its inference or operation (hash) and, of
+--      a refund, the facts of the inference that it is of
+-- ARGV 1 writer's epoch  2 the number of events, then of each how many arguments it has, and these:
+--      1 event key  2 payload digest  3-6 the entry's text around kind, legs, seq
+--      7.. the operation's own
+-- The answer is a list with one {status, seq or reason, flag, event key} for each event; status:
+-- posted, duplicate, nothing, or a refusal. By the key a client knows that the answer is its own.
 -- The line before this text sets LEG_NANO_MAX, LEGS_PER_ENTRY_MAX, BALANCE_DIGITS_MAX,
 -- CONTRIBUTOR_DEBT_NANO_MAX and CENT_NANO.
 
-local KEYS, ARGV = KEYS, ARGV -- what is looked up once is not looked up again
+local KEYS, GIVEN = KEYS, ARGV -- what is looked up once is not looked up again
 local call, find, format = redis.call, string.find, string.format
-local MARKS, BALANCES, JOURNAL, META, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local FACTS, HOLDS, POOLS, JOBS, BLOCKED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local OWN = 8 -- the first argument that is the operation's own
+local BALANCES, JOURNAL, META, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local HOLDS, POOLS, JOBS, BLOCKED, PAID = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local SHARED_KEYS = 9
+local EPOCH, EVENTS = GIVEN[1], tonumber(GIVEN[2])
+local OWN = 7 -- the first argument that is the operation's own
 local BILLION = 1000000000
 local EXACT_DIGITS = 15 -- Lua's numbers are doubles: so many digits they always hold
 
-local last_seq -- of the journal; known once the event may be posted
+local ARGV, MARKS, FACTS, CONCERNED -- of the event whose turn it is
+local journal_end -- the newest entry's number; known once events may be posted
 local forgotten_ms -- events as old as that may have been forgotten, their marks and facts gone
 local kept, n_kept, emptied -- what the checked legs make of the balances
 local has_written = false
@@ -38,7 +46,23 @@ local function refuse(reason, status)
   error(answer(status or 'refused', reason))
 end
 
--- Has the event been posted already, and may this writer post at all?
+-- May this writer post at all? Notes where the journal ends.
+local function check_meta()
+  local meta = call('HMGET', META, 'epoch', 'frozen', 'seq', 'trimmed', 'forgotten_ms')
+  local epoch, frozen, seq, trimmed = meta[1], meta[2], meta[3] or '0', meta[4] or '0'
+  if epoch ~= EPOCH then
+    refuse('the epoch is ' .. tostring(epoch) .. ', the writer has ' .. EPOCH, 'fenced')
+  end
+  if frozen then refuse(frozen, 'frozen') end
+  -- Cheaper than to read the newest entry; that its number is no higher is seen by XADD.
+  if call('XLEN', JOURNAL) ~= seq - trimmed then
+    refuse('the journal does not end where meta says')
+  end
+  journal_end = seq
+  forgotten_ms = meta[5] or '0'
+end
+
+-- Has the event been posted already? If not, it may be posted now.
 local function check_event()
   local mark = call('HGET', MARKS, ARGV[1])
   if mark then
@@ -46,18 +70,7 @@ local function check_event()
     if digest == ARGV[2] then error(answer('duplicate', seq, flag)) end
     refuse('another payload was posted under ' .. ARGV[1], 'conflict')
   end
-  local meta = call('HMGET', META, 'epoch', 'frozen', 'seq', 'trimmed', 'forgotten_ms')
-  local epoch, frozen, seq, trimmed = meta[1], meta[2], meta[3] or '0', meta[4] or '0'
-  if epoch ~= ARGV[3] then
-    refuse('the epoch is ' .. tostring(epoch) .. ', the writer has ' .. ARGV[3], 'fenced')
-  end
-  if frozen then refuse(frozen, 'frozen') end
-  -- Cheaper than to read the newest entry; that its number is no higher is seen by XADD.
-  if call('XLEN', JOURNAL) ~= seq - trimmed then
-    refuse('the journal does not end where meta says')
-  end
-  last_seq = seq
-  forgotten_ms = meta[5] or '0'
+  if not journal_end then check_meta() end
 end
 
 -- Refuse an event that would not be known again: its own time, in its UUIDv7, says so.
@@ -178,16 +191,16 @@ end
 
 -- Write the entry of the checked legs, the balances and the mark.
 local function post(entry_kind, legs, flag)
-  local seq = format('%d', last_seq + 1)
+  local seq = format('%d', journal_end + 1)
   local texts, n = {nil, nil, nil, nil, nil, nil, nil, nil}, 0
   for i = 1, #legs, 2 do
     n = n + 1
     texts[n] = '["' .. legs[i] .. '","' .. legs[i + 1] .. '"]'
   end
-  local text = ARGV[4] .. entry_kind .. ARGV[5] .. '[' .. table.concat(texts, ',') .. ']'
-    .. ARGV[6] .. seq .. ARGV[7]
+  local text = ARGV[3] .. entry_kind .. ARGV[4] .. '[' .. table.concat(texts, ',') .. ']'
+    .. ARGV[5] .. seq .. ARGV[6]
   call('XADD', JOURNAL, seq .. '-1', 'e', text)
-  has_written = true
+  has_written, journal_end = true, seq
   call('HSET', META, 'seq', seq)
   if n_kept > 0 then call('HSET', BALANCES, unpack(kept, 1, n_kept)) end
   if #emptied > 0 then call('HDEL', BALANCES, unpack(emptied)) end
@@ -212,12 +225,10 @@ local function failure(problem)
 
   -- The key whose type is not what it must be.
   local function wrong_key()
-    local types = {
-      'hash', 'hash', 'stream', 'hash', 'hash', 'hash', 'zset', 'zset', 'stream', 'hash'
-    }
-    for i, key in ipairs(KEYS) do
+    local types = {[JOURNAL] = 'stream', [JOBS] = 'stream', [HOLDS] = 'zset', [POOLS] = 'zset'}
+    for _, key in ipairs(KEYS) do
       local found = call('TYPE', key).ok
-      if found ~= 'none' and found ~= (types[i] or 'hash') then return key end
+      if found ~= 'none' and found ~= (types[key] or 'hash') then return key end
     end
   end
 
@@ -235,12 +246,28 @@ local function failure(problem)
   return {err = text}
 end
 
--- Answer the event: as before where it has been posted, else by what the operation does.
+-- Answer each event: as before where it has been posted, else by what the operation does.
 local function once(operation)
-  local done, given = pcall(function()
+  local answers, n_keys, first = {}, (#KEYS - SHARED_KEYS) / EVENTS, 4
+
+  local function whole()
     check_event()
     return operation()
-  end)
-  if done or given[1] then return given end
-  return failure(given)
+  end
+
+  for event = 1, EVENTS do
+    local key = SHARED_KEYS + (event - 1) * n_keys
+    MARKS, FACTS, CONCERNED = KEYS[key + 1], KEYS[key + 2], n_keys > 2 and KEYS[key + 3]
+    local n_arguments = GIVEN[first - 1]
+    ARGV = {unpack(GIVEN, first, first + n_arguments - 1)}
+    first = first + n_arguments + 1
+    has_written = false
+    local done, given = pcall(whole)
+    if not done and not given[1] then
+      given = failure(given)
+      journal_end = nil -- to be read again
+    end
+    answers[event] = given
+  end
+  return answers
 end

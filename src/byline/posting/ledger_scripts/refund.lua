@@ -2,8 +2,6 @@
 -- credited; what it has no longer, since it was paid out, comes from `refund` clearing.
 -- ARGV own: the decision's text, operation, inference, nano, what the parts took as refunded
 --   before, then the payees' parts flat: account, nano, ...
-local INFERENCE = KEYS[11]
-
 local function open_account(inference, ordinal)
   return 'open:' .. inference .. (ordinal > 0 and '/' .. ordinal or '')
 end
@@ -18,7 +16,7 @@ end
 return once(function()
   local manifest, operation, inference = ARGV[OWN], ARGV[OWN + 1], ARGV[OWN + 2]
   local nano, before = ARGV[OWN + 3], ARGV[OWN + 4]
-  local facts = redis.call('HMGET', INFERENCE, 'state', 'application', 'capture', 'refunded')
+  local facts = redis.call('HMGET', CONCERNED, 'state', 'application', 'capture', 'refunded')
   local state, application, refunded = facts[1], facts[2], facts[4] or '0'
   if state ~= 'captured' then
     refuse('refund without capture: the inference is ' .. (state or 'unknown'))
@@ -49,6 +47,6 @@ return once(function()
     legs[#legs + 1] = string.format('-%d', short)
   end
   local posted = post_decision('refund', legs, manifest)
-  redis.call('HSET', INFERENCE, 'refunded', plus(refunded, nano), 'refund:' .. operation, manifest)
+  redis.call('HSET', CONCERNED, 'refunded', plus(refunded, nano), 'refund:' .. operation, manifest)
   return posted
 end)
