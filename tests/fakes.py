@@ -22,6 +22,8 @@ from byline.errors import (
 )
 from byline.ledger.ledger import Ledger
 from byline.posting.postings import Posting
+from byline.quotas.quotas import Quotas
+from byline.quotas.scopes import Admitted, Overdue, Refused, Scope, Want
 from byline.records import (
     Attribution,
     AttributionState,
@@ -197,6 +199,43 @@ class FakeKeys(ApiKeys):
         pass
 
 
+class FakeQuotas(Quotas):
+    """One answer for every admission; what was taken and corrected, in order."""
+
+    def __init__(self) -> None:
+        self.answer: Admitted | Refused = Admitted(is_limited=False)
+        self.away = False
+        self.wants: list[Want] = []
+        self.corrections: list[tuple[str, int, int, int]] = []  # inference, requests, tokens, nano
+
+    async def admit(self, want: Want, *, lasts_ms: int) -> Admitted | Refused:
+        self.wants.append(want)
+        if self.away:
+            raise LedgerUnavailable("quotas: no answer")
+        return self.answer
+
+    async def correct(
+        self,
+        inference: str,
+        scopes: Iterable[Scope],
+        *,
+        requests: int = 1,
+        tokens: int,
+        nano: int,
+        keep_ms: int = 0,
+    ) -> bool:
+        if self.away:
+            raise LedgerUnavailable("quotas: no answer")
+        self.corrections.append((inference, requests, tokens, nano))
+        return True
+
+    async def overdue(self, *, limit: int = 100) -> list[Overdue]:
+        return []
+
+    async def close(self) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class FakeRoute:
     """What a router answers."""
@@ -241,6 +280,11 @@ class FakeEngine:
     healthy: bool = True
     asked: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     sent: bytes = b""
+    adapters: dict[str, str] = field(default_factory=dict)  # what is loaded: version to folder
+    loads: list[tuple[str, str]] = field(default_factory=list)
+    load_refused: tuple[int, str] | None = None  # how loading fails: status and message
+    ignored: set[str] = field(default_factory=set)  # loaded, and not applied
+    probed: list[str] = field(default_factory=list)  # the models that canaries asked for
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def app(self) -> web.Application:
@@ -248,14 +292,47 @@ class FakeEngine:
         app.router.add_post("/v1/chat/completions", self._handle)
         app.router.add_post("/v1/completions", self._handle)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
         return app
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)
 
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": name} for name in ["tiny", *self.adapters]]})
+
+    async def _load(self, request: web.Request) -> web.Response:
+        fields = json.loads(await request.read())
+        self.loads.append((fields["lora_name"], fields["lora_path"]))
+        if self.load_refused is not None:
+            status, message = self.load_refused
+            return web.json_response({"error": {"message": message}}, status=status)
+        self.adapters[fields["lora_name"]] = fields["lora_path"]
+        return web.Response(text="Success")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        del self.adapters[json.loads(await request.read())["lora_name"]]
+        return web.Response(text="Success")
+
+    def _canary(self, model: str) -> web.Response:
+        self.probed.append(model)
+        changes = model in self.adapters and model not in self.ignored
+        top = {" the": -0.5 if changes else -1.0, " a": -2.0}
+        return web.json_response({"choices": [{"logprobs": {"top_logprobs": [top]}}]})
+
+    def _lacks(self, model: str) -> bool:
+        return "@" in model and model not in self.adapters
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         fields = json.loads(await request.read())
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if self._lacks(fields["model"]):
+            message = f"The model `{fields['model']}` does not exist."
+            return web.json_response({"error": {"message": message}}, status=404)
+        if headers["x-request-id"] == "canary":
+            return self._canary(fields["model"])
         self.asked.append((request.path, headers, fields))
         if self.refuses is not None:
             return web.json_response(self.refuses[1], status=self.refuses[0])

@@ -1,15 +1,17 @@
 """API keys: 256 random bits shown once, SHA-256 at rest, one Redis hash.
 
 The hash of 256 random bits can neither be guessed nor reversed, so it needs no salt and no slow
-hash function, and a look-up by it leaks nothing through its time.
+hash function, and a look-up by it leaks nothing through its time. A key's id is the beginning of
+that hash. Keys are looked up at every request, so a revoked one is refused from the next one on.
 """
 
 import json
 import re
 import secrets
+from dataclasses import dataclass
 
 from byline.canonical import canonical_text, sha256_hex
-from byline.errors import InvalidInput, Unauthenticated
+from byline.errors import InvalidInput, NotFound, Unauthenticated
 from byline.limits import API_KEY_BYTES
 from byline.posting.cluster import Follower, reach
 from byline.posting.redis_client import Client, answering, without_password
@@ -18,11 +20,25 @@ from byline.records import Caller, KeyRole
 KEYS = "byline:api_keys"
 PREFIX = "byl_"
 SECRET = re.compile(r"byl_[A-Za-z0-9_-]{43}")
+ID_DIGITS = 12
+ID = re.compile(r"[0-9a-f]{12,64}")
 SUBJECT = re.compile(r"[A-Za-z0-9@._-]{1,64}")  # becomes the tail of an account's name
 
 
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known of an API key; not the secret."""
+
+    id: str
+    role: KeyRole
+    subject: str
+    created_ms: int
+    revoked_ms: int | None = None
+    organisation: str | None = None
+
+
 class ApiKeys:
-    """Creates and looks up API keys. The secret itself is never stored or logged."""
+    """Creates, finds, lists and revokes API keys. The secret itself is never stored or logged."""
 
     def __init__(self, redis: Client, follower: Follower) -> None:
         self._redis = redis
@@ -41,15 +57,19 @@ class ApiKeys:
             raise
         return cls(redis, follower)
 
-    async def create(self, role: KeyRole, subject: str, *, now_ms: int) -> str:
+    async def create(
+        self, role: KeyRole, subject: str, *, now_ms: int, organisation: str | None = None
+    ) -> str:
         """A new secret, `byl_` and 43 URL-safe characters. It can't be had again."""
-        if not SUBJECT.fullmatch(subject):
-            raise InvalidInput(
-                f"'{subject}' can't be an API key's subject: letters, digits and @._- only",
-                param="subject",
-            )
+        _require_name(subject, "subject")
+        if organisation is not None:
+            _require_name(organisation, "organisation")
+            if role is not KeyRole.APPLICATION:
+                raise InvalidInput("only applications are in organisations", param="organisation")
         secret = PREFIX + secrets.token_urlsafe(API_KEY_BYTES)
-        fields = canonical_text({"role": role.value, "subject": subject, "created_ms": now_ms})
+        facts = {"role": role.value, "subject": subject, "created_ms": now_ms}
+        more = {} if organisation is None else {"organisation": organisation}
+        fields = canonical_text({**facts, **more})
         with answering("create an API key"):
             await self._redis.hset(KEYS, _at_rest(secret), fields)
         return secret
@@ -62,13 +82,70 @@ class ApiKeys:
             stored = await self._redis.hget(KEYS, _at_rest(secret))
         if stored is None:
             raise Unauthenticated("the API key is not known")
-        fields = json.loads(stored)
-        return Caller(KeyRole(fields["role"]), fields["subject"])
+        key = _read(_at_rest(secret), stored)
+        if key.revoked_ms is not None:
+            raise Unauthenticated("the API key was revoked")
+        return Caller(key.role, key.subject, key.organisation, key.id)
+
+    async def known(self) -> list[ApiKey]:
+        """Every key that was ever created, the oldest first."""
+        with answering("list the API keys"):
+            stored: dict[str, str] = await self._redis.hgetall(KEYS)
+        keys = [_read(at_rest, text) for at_rest, text in stored.items()]
+        return sorted(keys, key=lambda key: (key.created_ms, key.id))
+
+    async def revoke(self, key_id: str, *, now_ms: int) -> ApiKey:
+        """Refuse the key for ever; the first time stays. NotFound unless the id names one key."""
+        at_rest, text = await self._named(key_id)
+        if _read(at_rest, text).revoked_ms is None:
+            text = canonical_text({**json.loads(text), "revoked_ms": now_ms})
+            with answering("revoke an API key"):
+                await self._redis.hset(KEYS, at_rest, text)
+        return _read(at_rest, text)
+
+    async def _named(self, key_id: str) -> tuple[str, str]:
+        """The one key whose hash begins so, as it is stored."""
+        if not ID.fullmatch(key_id):
+            raise InvalidInput(
+                "an API key's id is the first 12 digits or more of its SHA-256, as "
+                "`byline keys list` shows it; it is not the key itself",
+                param="id",
+            )
+        with answering("look for an API key"):
+            stored: dict[str, str] = await self._redis.hgetall(KEYS)
+        found = [item for item in stored.items() if item[0].startswith(key_id)]
+        if len(found) != 1:
+            raise NotFound(f"{len(found) or 'no'} API keys have the id {key_id}", param="id")
+        return found[0]
 
     async def close(self) -> None:
         """Close the connection."""
         await self._follower.close()
         await self._redis.aclose()
+
+
+def id_of(secret: str) -> str:
+    """The id under which a key is listed and revoked."""
+    return _at_rest(secret)[:ID_DIGITS]
+
+
+def _read(at_rest: str, text: str) -> ApiKey:
+    fields = json.loads(text)
+    return ApiKey(
+        at_rest[:ID_DIGITS],
+        KeyRole(fields["role"]),
+        fields["subject"],
+        fields["created_ms"],
+        fields.get("revoked_ms"),
+        fields.get("organisation"),
+    )
+
+
+def _require_name(name: str, param: str) -> None:
+    if not SUBJECT.fullmatch(name):
+        raise InvalidInput(
+            f"'{name}' can't be an API key's {param}: letters, digits and @._- only", param=param
+        )
 
 
 def _at_rest(secret: str) -> str:

@@ -6,6 +6,10 @@ BylineError
 ├── Forbidden               a known API key without the right
 ├── NotFound                no such model, inference or artifact
 ├── InsufficientFunds       an account would fall below what it may
+├── LimitReached            an API key, application or organisation has used what it may for now
+│   ├── RequestsLimitReached    its requests a minute
+│   ├── TokensLimitReached      its tokens a minute
+│   └── BudgetSpent             its money of a day or a month
 ├── LedgerError
 │   ├── LedgerUnavailable   not reached, or no answer: the outcome may be unknown
 │   │   ├── LedgerUnconfirmed   posted, and not yet on as many replicas as asked for
@@ -21,8 +25,12 @@ BylineError
 ├── MonthOpen               a month can't be frozen: it is not over, or not wholly in the archive
 ├── EngineError
 │   ├── EngineUnavailable   not reached
+│   │   ├── EngineBusy      has no place for this now
+│   │   └── AdapterUnavailable  no engine has the adapter loaded and checked
 │   ├── EngineRefused       answered with an error of its own
 │   └── EngineBroke         stopped in the middle of an answer
+│       ├── EngineTimedOut  said nothing for too long
+│       └── GenerationFailed    reached, and failed at this one request before its first token
 ├── ArtifactError           missing, half-built or changed on disk
 ├── AttributionFailed       an answer was not attributed; a visible state, never an empty list
 └── StartFailed             a part did not start; says what to do next
@@ -59,6 +67,22 @@ class NotFound(BylineError):
 
 class InsufficientFunds(BylineError):
     """An account would fall below what it may."""
+
+
+class LimitReached(BylineError):
+    """An API key, an application or an organisation has used what it may for now."""
+
+
+class RequestsLimitReached(LimitReached):
+    """Too many requests in a minute."""
+
+
+class TokensLimitReached(LimitReached):
+    """Too many tokens in a minute, or in this one request."""
+
+
+class BudgetSpent(LimitReached):
+    """The budget of a day or a month does not cover what this request may cost."""
 
 
 class LedgerError(BylineError):
@@ -121,6 +145,14 @@ class EngineUnavailable(EngineError):
     """The engine was not reached."""
 
 
+class EngineBusy(EngineUnavailable):
+    """The engine has no place for this request now, or none became free in time."""
+
+
+class AdapterUnavailable(EngineUnavailable):
+    """No engine has this adapter loaded, and found to change its answers."""
+
+
 class EngineRefused(EngineError):
     """The engine answered with an error of its own."""
 
@@ -132,6 +164,14 @@ class EngineRefused(EngineError):
 
 class EngineBroke(EngineError):
     """The engine stopped in the middle of an answer."""
+
+
+class EngineTimedOut(EngineBroke):
+    """The engine said nothing for too long: to its first token, or between two."""
+
+
+class GenerationFailed(EngineBroke):
+    """The engine took the request, failed at it, and gave no reason: its status 500."""
 
 
 class ArtifactError(BylineError):

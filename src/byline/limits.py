@@ -32,13 +32,35 @@ LINES_PER_PAGE_MAX = 1_000  # lines of earnings, usage or history in one answer
 MONTH_GRACE_SECONDS = 3_600
 CLEARING_DAYS = 7  # an earning younger than this is pending: it may still be refunded
 
+# --- quotas -------------------------------------------------------------------------------------
+# A use counts for this many seconds and the rest of its own one-second slot.
+QUOTA_WINDOW_SECONDS = 60
+# Bounds far below 2^53, up to which Lua's doubles hold every sum exactly.
+QUOTA_REQUESTS_MAX = 10**9
+QUOTA_TOKENS_MAX = 10**12
+QUOTA_NANO_MAX = 10**15  # a million USD
+# Another primary's clock may be behind by so much; one that was set back further is believed.
+QUOTA_CLOCK_BACK_MS_MAX = 60_000
+QUOTA_USE_KEPT_MS = 32 * 86_400_000  # longer than any month
+# A reservation that is closed is remembered so long: what was sent before has then arrived or died.
+QUOTA_CLOSED_KEPT_MS = 60_000
+# How long a caller that had no limit is let through without asking again.
+QUOTA_UNLIMITED_SECONDS = 5.0
+
 # --- HTTP ---------------------------------------------------------------------------------------
 REQUEST_BYTES_MAX = 1_048_576  # far above any prompt that fits the context
 CHOICES_MAX = 8  # `n`: each choice is attributed by itself
 ATTRIBUTION_WAIT_SECONDS_MAX = 60.0  # `?wait=`
+INLINE_SECONDS = 30.0  # how long an answer waits for its attribution if it was asked to carry it
 API_KEY_BYTES = 32  # 256 random bits
 ENGINE_CONNECT_SECONDS = 5.0
-ENGINE_IDLE_SECONDS = 300.0  # between two chunks; a CPU engine that is compiling is slow
+ENGINE_FIRST_TOKEN_SECONDS = 120.0  # a full engine lets requests wait before it begins with them
+ENGINE_IDLE_SECONDS = 60.0  # between two chunks of a stream
+ENGINE_ANSWER_SECONDS = 300.0  # nothing of a plain answer comes before all of it
+ENGINE_ATTEMPTS_MAX = 2  # engines asked for one inference: a request that kills one is not handed on
+ADAPTER_WAIT_SECONDS = 10.0  # for an engine to have a place for one adapter more; then 503
+# A request that waits longer than this is not overtaken any more by such as need no new place.
+OVERTAKE_SECONDS = 1.0
 # A chat template adds a role, markers and newlines around each message, and some models a system
 # prompt of their own. No tokenizer lives in the gateway, so the hold allows this many tokens.
 TEMPLATE_TOKENS_PER_MESSAGE = 16

@@ -20,6 +20,8 @@ class Caller:
 
     role: KeyRole
     subject: str
+    organisation: str | None = None  # what an application belongs to, if to any
+    key: str = field(default="", compare=False)  # the id of the key that was shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,11 +269,12 @@ class Books:
     gaps: tuple[int, ...]  # sequence numbers that are missing
     drifting_accounts: Mapping[str, tuple[int, int]]  # account -> (folded, stored)
     unbalanced_inferences: Mapping[str, str] = field(default_factory=dict)  # inference -> what
+    unreadable_accounts: Mapping[str, str] = field(default_factory=dict)  # account -> what is there
 
     @property
     def balanced(self) -> bool:
         """True when there is nothing to explain."""
         return not (
             self.accounts_sum_nano or self.unbalanced_entries or self.gaps or self.drifting_accounts
-            or self.unbalanced_inferences
+            or self.unbalanced_inferences or self.unreadable_accounts
         )  # fmt: skip

@@ -6,13 +6,20 @@ starts. It is replaced whole, by rename.
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from byline.artifacts import REFERENCE
 from byline.errors import NotFound, StartFailed
 from byline.records import AdapterVersion, Release
 
 AUTO = "auto"
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's
+UNSUPPORTED = ("rank_pattern", "alpha_pattern", "modules_to_save", "use_dora")
+# What an adapter may change: the engine is started for these, and gradients are taken on them.
+TARGET_MODULES = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 
 
 def write_release(path: Path, release: Release) -> None:
@@ -46,3 +53,55 @@ def find_adapter(release: Release, name: str) -> AdapterVersion | None:
         if name in (adapter.adapter, adapter.version):
             return adapter
     raise NotFound(f"The model '{name}' does not exist. See GET /v1/models.", param="model")
+
+
+def check_adapters(release: Release, artifacts: Path, *, rank_max: int | None = None) -> None:
+    """Raise StartFailed for the first adapter that can't be served on the release's base model.
+
+    The engine compares none of this: an adapter of another base model would be loaded, and answer.
+    """
+    seen: set[str] = set()
+    for adapter in release.adapters:
+        what = f"the adapter {adapter.version} of the release"
+        if not REFERENCE.match(adapter.version) or adapter.path != f"adapters/{adapter.version}":
+            raise StartFailed(f"{what} is not named by its content, or lies elsewhere")
+        if adapter.version in seen or adapter.version == release.base_model:
+            raise StartFailed(f"{what} is there twice")
+        seen.add(adapter.version)
+        if adapter.base_model != release.base_model:
+            raise StartFailed(f"{what} is for {adapter.base_model}, not for {release.base_model}")
+        config = _adapter_config(artifacts / adapter.path / ADAPTER_CONFIG, what)
+        for fault in _faults(config, Path(release.base_path).name, rank_max):
+            raise StartFailed(f"{what} {fault}")
+
+
+def _adapter_config(path: Path, what: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        raise StartFailed(f"{what} can't be read ({problem}): run `byline up`") from problem
+    if not isinstance(config, dict):
+        raise StartFailed(f"{what} can't be read: {path} is no object")
+    return config
+
+
+def _faults(config: Mapping[str, Any], base: str, rank_max: int | None) -> Iterator[str]:
+    """What keeps an adapter from being served, most important first. `base` is a reference."""
+    trained_on = config.get("base_model_name_or_path")
+    if trained_on != base:
+        yield f"was trained on {trained_on}, and {base} is served"
+    rank = config.get("r")
+    if type(rank) is not int or rank < 1:
+        yield "has no rank"
+    elif rank_max is not None and rank > rank_max:
+        yield f"has rank {rank}, above the engine's {rank_max} (BYLINE_ENGINE_MAX_LORA_RANK)"
+    targets = config.get("target_modules")
+    if not isinstance(targets, list) or not targets:
+        yield "does not name its target modules"
+    elif unknown := sorted(set(map(str, targets)) - TARGET_MODULES):
+        yield f"changes {', '.join(unknown)}, which the engine is not started for"
+    extras = [name for name in UNSUPPORTED if config.get(name)]
+    if config.get("bias", "none") != "none":
+        extras.append("bias")
+    if extras:
+        yield f"uses {', '.join(extras)}, which is not supported"

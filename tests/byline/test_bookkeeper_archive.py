@@ -94,7 +94,7 @@ async def test_an_archive_of_another_length_than_was_said_is_found(
     with archive.writing() as connection:
         connection.execute(update(progress).values(seq=seq))
     found = (await Bookkeeper(ledger, archive, name=ledger_name).once(NOW_MS)).found
-    assert [finding.kind for finding in found] == [Kind.ARCHIVE]
+    assert found[0].kind is Kind.ARCHIVE
     assert says in found[0].says
 
 

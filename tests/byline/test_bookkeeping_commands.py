@@ -50,8 +50,7 @@ async def ready_to_trim(ledger: Ledger, archive_url: str) -> None:
 
 
 def test_trim_keeps_what_it_is_told_to_keep(address: str, archive_url: str) -> None:
-    assert run(address, "trim") == (0, {"trimmed": 0})
-    with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url))
+    with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url), create=True)
     assert run(address, "trim") == (0, {"trimmed": 0})
     words = ("trim", "--keep-entries", "4", "--keep-days", "0")
     assert run(address, *words) == (0, {"trimmed": 2})
@@ -62,7 +61,7 @@ def test_trim_keeps_what_it_is_told_to_keep(address: str, archive_url: str) -> N
 def test_a_trimmed_ledger_is_rebuilt_from_its_snapshot_or_from_the_archive(
     address: str, archive_url: str
 ) -> None:
-    with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url))
+    with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url), create=True)
     before = with_ledger(address, lambda ledger: ledger.balances())
     run(address, "trim", "--keep-entries", "1", "--keep-days", "0")
     with pytest.raises(LedgerRefused, match="begin at the snapshot"):
@@ -95,7 +94,7 @@ def test_any_ledger_is_rebuilt_from_the_archive_with_its_lost_jobs(
         redis, keys = ledger.inside
         await redis.delete(keys.balances, keys.pools, keys.jobs)
 
-    with_ledger(address, spoiled, name="eur")
+    with_ledger(address, spoiled, name="eur", create=True)
     words = ("rebuild", "--yes", "--from-archive", archive_url, "--ledger", "eur")
     assert run(address, *words) == (0, {"accounts": 4, "jobs": 1})
     assert run(address, "check", "--ledger", "eur")[0] == 0
@@ -103,7 +102,7 @@ def test_any_ledger_is_rebuilt_from_the_archive_with_its_lost_jobs(
 
 
 def test_a_full_rebuild_does_not_look_at_the_snapshot(address: str, archive_url: str) -> None:
-    with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url))
+    with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url), create=True)
 
     async def spoil(ledger: Ledger) -> None:
         redis, keys = ledger.inside

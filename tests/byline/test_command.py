@@ -1,5 +1,6 @@
 """The command refuses what can't work, says what to do instead, and keeps secrets private."""
 
+import io
 import json
 import os
 import socket
@@ -11,12 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 from byline.api_keys import ApiKeys
 from byline.command.__main__ import app
 from byline.command.account import ensure_accounts, write_private
 from byline.command.amounts import nano_of
+from byline.command.asking import earnings_table
 from byline.command.preparing import require_space
 from byline.command.programs import Ports
 from byline.command.up import _only_one, require_ports
@@ -102,6 +105,17 @@ async def test_a_second_start_keeps_the_keys_and_the_money(
     balances = await ledger.balances()
     await ledger.close()
     assert balances["app:demo"] == -balances["funding"] == 100_000_000_000
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_earnings_are_shown_uncut(columns: int) -> None:
+    name, nano = "a-contributor-with-a-long-name-of-64-characters-" + "x" * 16, 10**18 - 1
+    console = Console(width=columns, file=io.StringIO())
+    console.print(earnings_table({f"contrib:{name}": nano}, {name: "Ann " * 20}))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [line.split("│")[1:-1] for line in shown.splitlines() if "│" in line]
+    cells = ["".join(part.strip() for part in column) for column in zip(*lines, strict=True)]
+    assert [cell.replace(" ", "") for cell in cells] == [name, "Ann" * 20, str(nano), usd(nano)]
 
 
 @given(st.integers(1, 10**18))

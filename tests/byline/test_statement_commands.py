@@ -119,6 +119,36 @@ def test_tables_are_for_people(lived: list[str], redis_url: str) -> None:
     assert run("payouts", "list", *lived).output == "no payouts yet\n"
 
 
+@pytest.mark.parametrize("columns", [20, 60, 80, 100, 300])
+def test_no_amount_and_no_name_is_ever_cut(
+    lived: list[str], redis_url: str, ledger_name: str, columns: int
+) -> None:
+    month = ["--month", "2026-05", *lived]
+    narrow = {"COLUMNS": str(columns)}
+    frozen = CliRunner().invoke(app, ["statements", "freeze", *month], env=narrow).output
+    assert {ALICE, "2026-05", "2.000000007"} <= set(frozen.replace("│", " ").split())
+    CliRunner().invoke(app, ["payouts", "run", *month, "--redis-url", redis_url], env=narrow)
+    asyncio.run(export(redis_url, ledger_name, lived[1]))
+    (paid,) = facts("payouts", "list", *lived)["payouts"]
+    listed = CliRunner().invoke(app, ["payouts", "list", *lived], env=narrow).output
+    shown = [str(value) for name, value in paid.items() if not name.endswith("_nano")]
+    assert set(shown) <= set(listed.replace("│", " ").split())
+    assert "…" not in listed
+
+
+def test_one_form_of_a_statement_is_asked_for_at_a_time(lived: list[str], tmp_path: Path) -> None:
+    run("statements", "freeze", "--month", "2026-05", *lived)
+    show = ["statements", "show", ALICE, "2026-05", *lived]
+    refused = run(*show, "--format", "csv", "--json").exception
+    assert isinstance(refused, InvalidInput)
+    assert "--output" in str(refused)
+    assert facts(*show, "--format", "json")["account"] == ALICE
+    file = tmp_path / "alice.csv"
+    assert facts(*show, "--format", "csv", "--output", str(file))["file"] == str(file)
+    nowhere = ["--output", str(tmp_path / "none" / "alice.csv")]
+    assert "No such file" in str(run(*show, "--format", "csv", *nowhere).exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [

@@ -69,6 +69,21 @@ def a_statement(*given: Line, opening: int = 3) -> Statement:
     return Statement("usd", ANN, NOVEMBER, 1, 9, opening, given, None)
 
 
+BEGINS = ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"]
+
+
+@pytest.mark.parametrize("begin", BEGINS)
+@pytest.mark.parametrize("column", ["adapter_version", "dataset", "key", "inference"])
+def test_a_name_that_a_spreadsheet_would_calculate_is_text(begin: str, column: str) -> None:
+    name = f'{begin}HYPERLINK("x")'
+    statement = a_statement(a_line(**{column: name}, nano=-5), opening=-7)
+    opening, line, closing = rows_of(statement_csv(statement_text(statement)))
+    assert line[column] == f"'{name}"
+    assert [row["nano"] for row in (opening, line, closing)] == ["-7", "-5", "-12"]
+    assert line["usd"] == usd(-5)
+    assert not any(str(value).startswith("'") for key, value in line.items() if key != column)
+
+
 def rows_of(document: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(document.decode(), newline="")))
 

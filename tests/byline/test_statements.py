@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from byline.archive.database import Archive
-from byline.archive.tables import adapters, statements
+from byline.archive.tables import adapters, legs, statements
 from byline.errors import ArchiveUnavailable, InvalidInput, MonthOpen, NotFound
 from byline.statements import frozen as store
 from byline.statements.freezing import Freezer
@@ -59,6 +59,26 @@ def test_payees_alone_get_statements() -> None:
     payees = ["contrib:a", "owner:med", "base:tiny", "host", "platform"]
     others = ["app:demo", "unattributed:med@1", "hold:x", "open:x", "funding", "payout", "refund"]
     assert [name for name in payees + others if is_payee(name)] == payees
+
+
+@pytest.mark.parametrize("column", ["nano", "balance"])
+def test_lines_that_do_not_come_to_the_balance_they_carry_are_not_frozen(
+    archive: Archive, column: str
+) -> None:
+    bank = FakeBank()
+    bank.earn(ANN, 70, OCTOBER.start_ms)
+    bank.earn(ANN, 100, NOVEMBER.start_ms)
+    bank.earn(ANN, 1, DECEMBER.start_ms)
+    export(archive, bank)
+    one = update(legs).where(legs.c.account == ANN, legs.c.seq == 2)
+    with archive.writing() as connection:
+        connection.execute(one.values({column: legs.c[column] + 5}))
+    assert freeze(archive, ANN, OCTOBER).closing_nano == 70
+    with pytest.raises(ArchiveUnavailable, match=f"of {ANN} for 2026-11 is not frozen"):
+        freeze(archive, ANN, NOVEMBER)
+    with archive.writing() as connection:
+        connection.execute(one.values({column: legs.c[column] - 5}))
+    assert freeze(archive, ANN, NOVEMBER).closing_nano == 170
 
 
 def test_a_statement_is_opening_and_lines_and_closing(archive: Archive) -> None:

@@ -9,21 +9,31 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from byline.archive.database import Archive
 from byline.bookkeeping.archive_books import ArchiveBooks
+from byline.bookkeeping.archive_patrol import ArchivePatrol
 from byline.bookkeeping.figures import figures_of
-from byline.bookkeeping.findings import Figures, Finding, Findings
+from byline.bookkeeping.findings import Figures, Finding, Findings, Kind
 from byline.bookkeeping.live import Astray, LiveBooks
+from byline.bookkeeping.lost_jobs import LostJobs
 from byline.bookkeeping.patrol import Patrol
 from byline.bookkeeping.readings import Look, Readings
 from byline.bookkeeping.trimming import Trimming
 from byline.bookkeeping.upkeep import USUAL, Upkeep
-from byline.errors import ArchiveUnavailable, LedgerError, LedgerFenced, LedgerRefused
+from byline.errors import (
+    ArchiveUnavailable,
+    LedgerError,
+    LedgerFenced,
+    LedgerMisconfigured,
+    LedgerRefused,
+)
 from byline.ledger.books import Snapshot
 from byline.ledger.journal import Journal
 from byline.ledger.ledger import Ledger
 from byline.ledger.snapshots import Snapshots
+from byline.ledger.waiting import Waiting
 
 logger = logging.getLogger("byline.bookkeeping")
 
@@ -42,7 +52,9 @@ class _Desk:
         self.snapshots = Snapshots(redis, keys, step)
         self.trimming = Trimming(redis, keys, self.journal, step)
         self.patrol = Patrol(self.journal, self.readings)
+        self.lost_jobs = LostJobs(Waiting(redis, keys), name)
         self.archive = ArchiveBooks(archive, name, self.journal) if archive else None
+        self.archive_patrol = ArchivePatrol(archive, name, self.journal) if archive else None
         self.live: LiveBooks
 
     async def sit_down(self) -> None:
@@ -117,12 +129,14 @@ class Bookkeeper:
         if suspected:
             look, found = await self._looked(desk, now_ms)
             found = [each for each in found if (each.kind, each.subject) in suspected]
-        figures = await self._figures(desk, look, now_ms)
+        restored = 0
         if found:
             await self._stop_posting(desk, found)
         elif not suspected:
             await self._keep(desk, look, now_ms)
-        return Findings(tuple(found), figures)
+            restored = await desk.lost_jobs.restore(now_ms=now_ms)
+        figures = await self._figures(desk, look, now_ms)
+        return Findings(tuple(found), replace(figures, restored_jobs=restored))
 
     async def _new_desk(self) -> _Desk:
         desk = _Desk(self._ledger, self._archive, self._name, self._step)
@@ -136,13 +150,27 @@ class Bookkeeper:
         if look.meta.epoch != self._ledger.epoch:
             raise LedgerFenced(f"the epoch is {look.meta.epoch}, ours is {self._ledger.epoch}")
         found += await desk.patrol.round(desk.live, now_ms=now_ms)
-        if desk.archive is not None:
+        if desk.archive is not None and desk.archive_patrol is not None:
             found += await desk.archive.round(desk.live, look.meta)
+            found += await desk.archive_patrol.round()
+        found += await self._unsafe_server(desk)
         return look, found
+
+    async def _unsafe_server(self, desk: _Desk) -> list[Finding]:
+        """A poster asks this when it connects: a server that was changed since is found here."""
+        server = await desk.readings.server()
+        try:
+            server.require_safe()
+        except LedgerMisconfigured as problem:
+            return [Finding(Kind.SERVER, "settings", str(problem))]
+        return []
 
     async def _figures(self, desk: _Desk, look: Look, now_ms: int) -> Figures:
         ratio = await desk.readings.memory_used_ratio()
-        return figures_of(desk.live, look, memory_used_ratio=ratio, now_ms=now_ms)
+        figures = figures_of(desk.live, look, memory_used_ratio=ratio, now_ms=now_ms)
+        read = desk.archive_patrol.seq if desk.archive_patrol else 0
+        jobless = len(desk.lost_jobs.jobless)
+        return replace(figures, archive_read_seq=read, jobless_pools=jobless)
 
     async def _stop_posting(self, desk: _Desk, found: list[Finding]) -> None:
         more = f" and {len(found) - FINDINGS_SAID} more" if len(found) > FINDINGS_SAID else ""

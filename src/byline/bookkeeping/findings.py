@@ -17,6 +17,8 @@ class Kind(StrEnum):
     UNLISTED = "unlisted"  # a hold or a pool that nobody would ever finish, or the reverse
     ROUNDING = "rounding"  # the account that must stay empty
     ARCHIVE = "archive"  # SQL has another balance
+    ARCHIVE_ROW = "archive row"  # a row in SQL is not what its entry says
+    SERVER = "server"  # its settings were changed so that it could lose money
     TRIMMED = "trimmed"  # more of the journal is gone than is exported and in a snapshot
 
 
@@ -47,6 +49,9 @@ class Figures:
     exported_seq: int = 0
     trimmed_seq: int = 0
     memory_used_ratio: float = 0.0
+    archive_read_seq: int = 0  # how far the patrol over the archive is
+    restored_jobs: int = 0  # in this round
+    jobless_pools: int = 0  # whose jobs can't be made again
     frozen: str | None = None
     balances: Mapping[str, int] = field(default_factory=dict)  # a closed set of names
 

@@ -27,6 +27,12 @@ FOUND: Mapping[str, tuple[str, tuple[Kind, ...]]] = {
     "byline_books_archive_difference_accounts": (
         "Accounts to which SQL and the journal since come otherwise.", (Kind.ARCHIVE,)
     ),
+    "byline_books_archive_difference_rows": (
+        "Rows in SQL that are not what their entries say.", (Kind.ARCHIVE_ROW,)
+    ),
+    "byline_books_unsafe_servers": (
+        "1 while the ledger's server is set so that it could lose money.", (Kind.SERVER,)
+    ),
 }  # fmt: skip
 SHOWN: Mapping[str, tuple[str, str]] = {
     "byline_books_conservation_error_nano": (
@@ -43,8 +49,15 @@ SHOWN: Mapping[str, tuple[str, str]] = {
     "byline_books_snapshot_seq": ("Where the newest snapshot stands.", "snapshot_seq"),
     "byline_books_exported_seq": ("How far the ledger is exported.", "exported_seq"),
     "byline_books_trimmed_seq": ("How far the journal is trimmed.", "trimmed_seq"),
+    "byline_books_archive_read_seq": (
+        "How far the archive's rows were read again, in this lap.", "archive_read_seq"
+    ),
+    "byline_books_jobless_pools": (
+        "Old open pools whose attribution jobs are lost and can't be made again.", "jobless_pools"
+    ),
     "byline_books_memory_used_ratio": (
-        "How much of the server's maxmemory is used.", "memory_used_ratio"
+        "How much of the server's maxmemory is used, or of the machine's memory where it has none.",
+        "memory_used_ratio",
     ),
 }  # fmt: skip
 
@@ -71,6 +84,12 @@ class BooksMetrics:
             ["ledger", "account"],
             registry=registry,
         )
+        self._restored = Counter(
+            "byline_books_restored_jobs",
+            "Lost attribution jobs of open pools that were enqueued again.",
+            ["ledger"],
+            registry=registry,
+        )
         self._rounds = Counter(
             "byline_books_rounds", "Rounds that were ended.", ["ledger"], registry=registry
         )
@@ -85,4 +104,5 @@ class BooksMetrics:
         self._frozen.labels(ledger).set(figures.frozen is not None)
         for account, nano in figures.balances.items():
             self._balances.labels(ledger, account).set(nano)
+        self._restored.labels(ledger).inc(figures.restored_jobs)
         self._rounds.labels(ledger).inc()

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from redis.asyncio import Redis
+
 from byline.errors import LedgerUnavailable
 from byline.ledger.journal import seq_of
 from byline.posting.keys import Keys
 from byline.posting.redis_client import Client, answering
+from byline.posting.server_state import ServerState, questions, state_from
 
 NAMES_A_LOOK = 500  # so that no look holds the server up for more than a millisecond
 META = ("seq", "epoch", "frozen", "exported", "snapshot", "trimmed")
@@ -115,12 +118,23 @@ class Readings:
             found.update(zip(event_keys, marks, strict=True))
         return found
 
+    async def server(self) -> ServerState:
+        """What a poster asks the server when it connects, asked again."""
+        plain: Client = Redis(connection_pool=self._redis.connection_pool)
+        plain.response_callbacks.clear()  # the answers as a poster reads them
+        with answering("look at the ledger's server"):
+            async with plain.pipeline(transaction=False) as pipe:
+                for question in questions(self._keys):
+                    pipe.execute_command(*question)
+                return state_from(await pipe.execute())
+
     async def memory_used_ratio(self) -> float:
-        """How much of `maxmemory` is used; zero where the server has no such bound."""
+        """How much of `maxmemory` is used; of the machine's memory where there is no such bound."""
         with answering("ask for the server's memory"):
             memory: dict[str, Any] = await self._redis.info("memory")
-        bound = int(memory.get("maxmemory", 0))
-        return int(memory["used_memory"]) / bound if bound else 0.0
+        # As where a hold is refused: without a bound of its own it may use what the machine has.
+        bound = int(memory["maxmemory"]) or int(memory["total_system_memory"])
+        return int(memory["used_memory"]) / bound
 
     async def freeze(self, reason: str) -> bool:
         """Stop all posting, unless it is stopped already: the first reason stays."""

@@ -11,7 +11,9 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 class BookkeeperSettings(BaseSettings):
     """Each field is read from `BYLINE_BOOKKEEPER_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(env_prefix="BYLINE_BOOKKEEPER_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="BYLINE_BOOKKEEPER_", extra="ignore", hide_input_in_errors=True
+    )
 
     redis_url: str = Field(
         default="redis://127.0.0.1:8082/0",

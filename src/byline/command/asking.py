@@ -148,8 +148,8 @@ def show_answer(console: Console, answer: Mapping[str, Any], rows: Mapping[str, 
 def earnings_table(balances: Mapping[str, int], names: Mapping[str, str]) -> Table:
     """What each contributor has earned, most first."""
     table = Table(title="Earnings")
-    table.add_column("contributor", no_wrap=True)
-    table.add_column("name")
+    for column in ("contributor", "name"):
+        table.add_column(column, overflow="fold")  # an id is broken, never cut
     for column in ("nano-USD", "USD"):
         table.add_column(column, justify="right", no_wrap=True)
     prefix = "contrib:"

@@ -8,15 +8,17 @@ import typer
 from byline.bookkeeping.trimming import Trimming
 from byline.bookkeeping.upkeep import USUAL
 from byline.command.operation_commands import operations_app
-from byline.command.reaching import (
+from byline.command.options import (
+    DEFAULT_HOME,
     DEFAULT_LEDGER,
+    HomeOption,
+    JsonOption,
     LedgerOption,
     RedisOption,
-    address_of,
-    now_ms,
-    with_ledger,
+    YesOption,
 )
-from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show
+from byline.command.reaching import address_of, now_ms, with_ledger
+from byline.command.running import ask_first, show
 from byline.ledger.books import Snapshot
 from byline.ledger.journal import Journal
 from byline.ledger.ledger import Ledger
@@ -25,8 +27,6 @@ from byline.records import Books
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The ledger: check it, mend it, move money.")
 ledger_app.add_typer(operations_app)
-
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask first.")]
 
 
 @ledger_app.command("check")
@@ -61,7 +61,7 @@ def ledger_rebuild(  # noqa: PLR0913, PLR0917 - each is an option
         _check(address, ledger_name, as_json)
         return
     if not yes:
-        typer.confirm("Nothing is posted or served meanwhile. Rebuild?", abort=True)
+        ask_first("Nothing is posted or served meanwhile. Rebuild?", as_json=as_json)
     base = _archived(from_archive, ledger_name) if from_archive else None
 
     async def rebuild(ledger: Ledger) -> tuple[int, int]:
@@ -121,7 +121,7 @@ def ledger_freeze(
     """Refuse every posting until `byline ledger thaw`."""
     address = address_of(redis_url, home)
     with_ledger(address, lambda ledger: ledger.freeze(reason), name=ledger_name)
-    text = "frozen: nothing is posted and nothing is served until `byline ledger thaw`"
+    text = f"frozen ({reason}): nothing is posted or served until `byline ledger thaw`"
     show(as_json, {"frozen": reason}, text)
 
 
@@ -148,6 +148,7 @@ def books_facts(books: Books) -> dict[str, Any]:
         "unbalanced_entries": list(books.unbalanced_entries),
         "unbalanced_inferences": dict(books.unbalanced_inferences),
         "drifting_accounts": {name: list(pair) for name, pair in books.drifting_accounts.items()},
+        "unreadable_accounts": dict(books.unreadable_accounts),
     }
 
 

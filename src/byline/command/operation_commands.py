@@ -5,34 +5,33 @@ that `--operation` posts at most once.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from uuid_utils import uuid7
 
 from byline.command.amounts import legs_of, nano_of
-from byline.command.reaching import (
+from byline.command.options import (
+    DEFAULT_HOME,
     DEFAULT_LEDGER,
+    HomeOption,
+    JsonOption,
     LedgerOption,
+    OperationOption,
+    ReasonOption,
     RedisOption,
-    address_of,
-    now_ms,
-    with_ledger,
+    UsdArgument,
 )
-from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show
+from byline.command.reaching import address_of, now_ms, with_ledger
+from byline.command.running import show
 from byline.errors import InvalidInput, LedgerUnavailable
 from byline.ledger.ledger import Ledger
 from byline.posting.operator_postings import require_payee
 from byline.records import Adjustment, Posted, Refund, UnattributedRelease
 
 operations_app = typer.Typer()
-
-OperationOption = Annotated[
-    str | None,
-    typer.Option("--operation", help="The id that an earlier try printed, to send it again."),
-]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the ledger.")]
-UsdArgument = Annotated[str, typer.Argument(help="US dollars, at most nine decimals: 12.50")]
 
 
 @operations_app.command("deposit")
@@ -55,7 +54,7 @@ def deposit(  # noqa: PLR0913, PLR0917 - each is an option
         return await ledger.deposit(operation, application, nano, time_ms=now_ms())
 
     _post(
-        "deposit", post, operation, address_of(redis_url, home), ledger_name, as_json,
+        "deposit", post, operation, _at(redis_url, home, ledger_name, create=new), as_json,
         {"application": application, "nano": nano},
     )  # fmt: skip
 
@@ -78,7 +77,7 @@ def adjust(  # noqa: PLR0913, PLR0917 - each is an option
     _post(
         "adjust",
         lambda ledger, id_: ledger.adjust(Adjustment(id_, legs, reason, by), time_ms=now_ms()),
-        operation, address_of(redis_url, home), ledger_name, as_json,
+        operation, _at(redis_url, home, ledger_name), as_json,
         {"legs": [[leg.account, leg.nano] for leg in legs]},
     )  # fmt: skip
 
@@ -101,7 +100,7 @@ def release(  # noqa: PLR0913, PLR0917 - each is an option
         lambda ledger, id_: ledger.release(
             UnattributedRelease(id_, adapter_version, legs, decision), time_ms=now_ms()
         ),
-        operation, address_of(redis_url, home), ledger_name, as_json,
+        operation, _at(redis_url, home, ledger_name), as_json,
         {"adapter_version": adapter_version, "credits": [[leg.account, leg.nano] for leg in legs]},
     )  # fmt: skip
 
@@ -122,7 +121,7 @@ def refund(  # noqa: PLR0913, PLR0917 - each is an option
     _post(
         "refund",
         lambda ledger, id_: ledger.refund(Refund(id_, inference, nano, reason), time_ms=now_ms()),
-        operation, address_of(redis_url, home), ledger_name, as_json,
+        operation, _at(redis_url, home, ledger_name), as_json,
         {"inference": inference, "nano": nano},
     )  # fmt: skip
 
@@ -173,19 +172,26 @@ async def _require_known(ledger: Ledger, application: str) -> None:
         )
 
 
+def _at(
+    redis_url: str | None, home: Path, ledger_name: str, *, create: bool = False
+) -> Callable[[Callable[[Ledger], Awaitable[Posted]]], Posted]:
+    """How to do something with this ledger; only with `create` one is begun that isn't there."""
+    address = address_of(redis_url, home)
+    return partial(with_ledger, address, name=ledger_name, create=create)
+
+
 def _post(
     name: str,
     post: Callable[[Ledger, str], Awaitable[Posted]],
     operation: str | None,
-    address: str,
-    ledger_name: str,
+    at_ledger: Callable[[Callable[[Ledger], Awaitable[Posted]]], Posted],
     as_json: bool,
     facts: dict[str, Any],
 ) -> None:
     """Post under the operation's id, and print the id whatever comes of it."""
     id_ = operation or str(uuid7())
     try:
-        posted = with_ledger(address, lambda ledger: post(ledger, id_), name=ledger_name)
+        posted = at_ledger(lambda ledger: post(ledger, id_))
     except LedgerUnavailable as problem:
         raise LedgerUnavailable(
             f"{problem}; it may have been posted or not: run it again with --operation {id_}"

@@ -117,7 +117,7 @@ def programs(home: Home, ports: Ports) -> list[Program]:
         "BYLINE_GATEWAY_HOME": root,
         "BYLINE_GATEWAY_PORT": str(ports.gateway),
         "BYLINE_GATEWAY_REDIS_URL": ports.redis_url,
-        "BYLINE_GATEWAY_ENGINE_URL": ports.engine_url,
+        "BYLINE_GATEWAY_ENGINE_URLS": ports.engine_url,
         "BYLINE_GATEWAY_ARCHIVE_URL": home.archive_url,
     }
     return [

@@ -4,47 +4,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-import typer
-from pydantic import TypeAdapter, ValidationError
-
+from byline.command.options import DEFAULT_LEDGER
 from byline.command.running import run_facts
-from byline.errors import InvalidInput
 from byline.ledger.ledger import Ledger
-from byline.ledger.ledger_names import LedgerName
 
 Result = TypeVar("Result")
-
-RedisOption = Annotated[
-    str | None,
-    typer.Option(
-        "--redis-url",
-        envvar="BYLINE_REDIS_URL",
-        help="A ledger elsewhere; without it, the one of the `byline up` in --home.",
-    ),
-]
-
-
-def _ledger_name(name: str) -> str:
-    """The name itself, or InvalidInput: it becomes part of every key."""
-    try:
-        TypeAdapter(LedgerName).validate_python(name)
-    except ValidationError as problem:
-        raise InvalidInput(
-            f"'{name}' is no ledger's name: letters, digits, _ and - only, 64 at most",
-            param="ledger",
-        ) from problem
-    return name
-
-
-DEFAULT_LEDGER = "usd"
-LedgerOption = Annotated[
-    str,
-    typer.Option(
-        "--ledger", envvar="BYLINE_LEDGER", help="The ledger's name.", callback=_ledger_name
-    ),
-]
 
 
 def address_of(redis_url: str | None, home: Path) -> str:
@@ -53,12 +19,16 @@ def address_of(redis_url: str | None, home: Path) -> str:
 
 
 def with_ledger(
-    address: str, do: Callable[[Ledger], Awaitable[Result]], *, name: str = DEFAULT_LEDGER
+    address: str,
+    do: Callable[[Ledger], Awaitable[Result]],
+    *,
+    name: str = DEFAULT_LEDGER,
+    create: bool = False,
 ) -> Result:
-    """Open the ledger of this name, do it, close the ledger."""
+    """Open the ledger of this name, do it, close the ledger. NotFound where there is none."""
 
     async def run() -> Result:
-        ledger = await Ledger.open(address, name=name)
+        ledger = await Ledger.open(address, name=name, create=create)
         try:
             return await do(ledger)
         finally:

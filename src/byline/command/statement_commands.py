@@ -11,14 +11,18 @@ import typer
 
 from byline.archive.database import Archive
 from byline.command.amounts import nano_of
-from byline.command.reaching import (
+from byline.command.options import (
+    DEFAULT_HOME,
     DEFAULT_LEDGER,
+    ArchiveOption,
+    HomeOption,
+    JsonOption,
     LedgerOption,
+    MonthOption,
     RedisOption,
-    address_of,
-    now_ms,
 )
-from byline.command.running import DEFAULT_HOME, HomeOption, JsonOption, show, show_rows
+from byline.command.reaching import address_of, now_ms
+from byline.command.running import show, show_rows
 from byline.errors import InvalidInput
 from byline.home import Home
 from byline.ledger.ledger import Ledger
@@ -47,16 +51,6 @@ payouts_app = typer.Typer(
         "however often it runs."
     ),
 )
-
-ArchiveOption = Annotated[
-    str | None,
-    typer.Option(
-        "--archive-url",
-        envvar="BYLINE_ARCHIVE_URL",
-        help="The SQL archive; without it, the one in --home.",
-    ),
-]
-MonthOption = Annotated[str, typer.Option("--month", help="The month, in UTC: 2026-11")]
 
 
 @statements_app.command("freeze")
@@ -99,13 +93,22 @@ def statements_show(  # noqa: PLR0913, PLR0917 - each is an option
     """Print a frozen statement, or write it to a file."""
     if form is Form.PDF and output is None:
         raise InvalidInput("a PDF goes to a file: add --output statement.pdf", param="output")
+    if as_json and form is not Form.JSON and output is None:
+        raise InvalidInput(
+            f"--json and --format {form.value} contradict each other: leave one of them out, or "
+            "add --output, and what was written is told as JSON",
+            param="format",
+        )
     with _archive(archive_url, home) as archive:
         frozen = store.find(archive, ledger, account, Month.parse(month))
         document = rendered(store.text_of(archive, frozen), form)
     if output is None:
         sys.stdout.write(document.decode())
         return
-    output.write_bytes(document)
+    try:
+        output.write_bytes(document)
+    except OSError as problem:
+        raise InvalidInput(f"can't write {output}: {problem.strerror}", param="output") from problem
     facts = {"file": str(output), "bytes": len(document), **_statement_facts(frozen)}
     show(as_json, facts, f"{output}: {len(document)} bytes; SHA-256 of the JSON {frozen.sha256}")
 
@@ -128,7 +131,7 @@ def payouts_run(  # noqa: PLR0913, PLR0917 - each is an option
     address = address_of(redis_url, home)
 
     async def run(archive: Archive) -> list[Outcome]:
-        opened = await Ledger.open(address, name=ledger)
+        opened = await Ledger.open(address, name=ledger, create=False)
         try:
             payouts = PayoutRun(opened, archive, name=ledger, minimum_nano=minimum_nano)
             return await payouts.run(wanted, now_ms=now_ms(), dry_run=dry_run)

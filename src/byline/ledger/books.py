@@ -4,6 +4,7 @@ An entry is judged twice: by itself (it is well-formed, its legs sum to zero, it
 number says) and as a step of its inference (`inference_books`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
@@ -20,6 +21,7 @@ Page: TypeAlias = Sequence[tuple[bytes, Sequence[bytes]]]
 GAPS_LISTED_MAX = 1_000  # a journal with more is beyond a list
 WAITING = ("hold:", "open:")  # accounts that come and go with an inference
 ENTRY_FIELDS = len(fields(JournalEntry)) + 1  # and the version
+BALANCE = re.compile(r"0|-?[1-9][0-9]{0,18}")  # as the scripts write one
 BROKEN = (ValueError, KeyError, TypeError, AttributeError)  # what a text that is no entry raises
 
 
@@ -75,14 +77,17 @@ class Fold:
             posted.append(legs)
         return posted
 
-    def books(self, stored: Mapping[str, int], last_seq: int) -> Books:
-        """Hold the fold against the `stored` balances of a ledger that counts to `last_seq`."""
+    def books(self, texts: Mapping[str, str], last_seq: int) -> Books:
+        """Hold the fold against the balances, as stored, of a ledger that counts to `last_seq`."""
+        read = {account: nano_stored(text) for account, text in texts.items()}
+        stored = {account: nano for account, nano in read.items() if nano is not None}
+        unreadable = {account: texts[account] for account in sorted(texts.keys() - stored.keys())}
         self._miss(last_seq + 1)
         self.gaps.extend(range(last_seq + 1, self.seq + 1)[:GAPS_LISTED_MAX])  # never counted
         folded = self.accounts
         drifting = {
             account: (folded.get(account, 0), stored.get(account, 0))
-            for account in sorted(folded.keys() | stored.keys())
+            for account in sorted((folded.keys() | stored.keys()) - unreadable.keys())
             if folded.get(account, 0) != stored.get(account, 0)
         }
         return Books(
@@ -91,6 +96,7 @@ class Fold:
             unbalanced_entries=tuple(self.unbalanced),
             gaps=tuple(self.gaps),
             drifting_accounts=drifting,
+            unreadable_accounts=unreadable,
             unbalanced_inferences=dict(self.inferences.wrong),
         )
 
@@ -124,6 +130,11 @@ class Fold:
         prefix = account[:5]
         if prefix in self.waiting:
             self.waiting[prefix] += change
+
+
+def nano_stored(text: str) -> int | None:
+    """A balance as the server has it; None where that is no integer: somebody wrote it by hand."""
+    return int(text) if BALANCE.fullmatch(text) else None
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

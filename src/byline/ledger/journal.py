@@ -125,7 +125,7 @@ class Journal:
             end = max(last_seq, *(seq_of(id_.encode()) for id_, _ in newest), 0)
             fold = await self._fold(base, up_to_seq=end)
             if await self.trimmed() <= base.seq:
-                return fold.books({name: int(nano) for name, nano in stored.items()}, last_seq)
+                return fold.books(stored, last_seq)
         raise LedgerRefused("check: the journal is being trimmed: try again")
 
     async def rebuild(

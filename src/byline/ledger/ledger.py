@@ -7,9 +7,10 @@ in `poster`, prices and splits in `money`.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from byline.errors import LedgerFenced, LedgerFrozen, LedgerRefused
+from byline.errors import InvalidInput, LedgerFenced, LedgerFrozen, LedgerRefused
 from byline.inference_records import inference_record, refundable
-from byline.ledger.books import Snapshot
+from byline.ledger.books import Snapshot, nano_stored
+from byline.ledger.existing import require_existing
 from byline.ledger.journal import Journal
 from byline.limits import LEDGER_TIMEOUT_SECONDS
 from byline.posting import operator_postings, postings
@@ -35,6 +36,20 @@ from byline.records import (
 )
 
 CREDIT_LIMIT_NANO_MAX = 10**15  # a million dollars; and far below what a balance can hold
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An inference's hold, and what became of it."""
+
+    state: str  # held, captured, voided, expired
+    application: str
+    held_nano: int
+
+    @property
+    def is_open(self) -> bool:
+        """True while its charge is still to come."""
+        return self.state == "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +88,11 @@ class Ledger:
         observe: Observe | None = None,
         timeout_seconds: float = LEDGER_TIMEOUT_SECONDS,
         replicas: int = 0,
+        create: bool = True,
     ) -> "Ledger":
         """Connect and check the server: AOF `always`, `noeviction`; else LedgerMisconfigured.
+
+        Without `create`, NotFound where the server has no ledger of this name: nothing is written.
 
         `observe(operation, outcome, seconds)` is told of each post; the outcome is one of posted,
         duplicate, refused, unconfirmed, unknown. With `replicas`, a post is answered when so many
@@ -89,6 +107,8 @@ class Ledger:
         membership = Membership(url, keys, redis, poster, timeout_seconds=timeout_seconds)
         ledger = cls(redis, keys, poster, membership)
         try:
+            if not create:
+                await require_existing(redis, keys, name)
             await membership.join()
         except BaseException:
             await ledger.close()
@@ -198,16 +218,24 @@ class Ledger:
         facts = await self._facts(inference)
         return inference_record(facts) if "capture" in facts else None
 
+    async def standing(self, inference: str) -> Standing | None:
+        """What is known of an inference that was held, whatever became of it; None: unknown."""
+        facts = await self._facts(inference)
+        if "state" not in facts:
+            return None
+        return Standing(facts["state"], facts["application"], int(facts["held"]))
+
     async def balances(self) -> Mapping[str, int]:
         """Every account that is not zero."""
         with answering("read the balances"):
             stored = await self._redis.hgetall(self._keys.balances)
-        return {account: int(nano) for account, nano in stored.items()}
+        return {account: _balance(account, nano) for account, nano in stored.items()}
 
     async def balance(self, account: str) -> int:
         """One account; zero if nothing was ever posted to it."""
         with answering(f"read the balance of {account}"):
-            return int(await self._redis.hget(self._keys.balances, account) or 0)
+            stored = await self._redis.hget(self._keys.balances, account)
+        return _balance(account, "0" if stored is None else stored)
 
     async def entries(self, *, after_seq: int = 0) -> AsyncIterator[JournalEntry]:
         """The journal in order."""
@@ -237,6 +265,7 @@ class Ledger:
 
     async def block_payouts(self, account: str, reason: str) -> None:
         """Hold an account's payouts back until `allow_payouts`; its earnings go on."""
+        _require_reason("block payouts", reason)
         with answering(f"block payouts of {account}"):
             await self._redis.hset(self._keys.blocked, account, reason)
 
@@ -299,7 +328,8 @@ class Ledger:
             await self._redis.hset(self._keys.limits, application, str(nano))
 
     async def freeze(self, reason: str) -> None:
-        """Stop all posting; reading goes on."""
+        """Stop all posting, and keep why; reading goes on."""
+        _require_reason("freeze", reason)
         with answering("freeze the ledger"):
             await self._redis.hset(self._keys.meta, "frozen", reason)
 
@@ -325,3 +355,18 @@ class Ledger:
         with answering(f"read inference {inference}"):
             facts: dict[str, str] = await self._redis.hgetall(self._keys.inference(inference))
         return facts
+
+
+def _balance(account: str, stored: str) -> int:
+    nano = nano_stored(stored)
+    if nano is None:
+        raise LedgerRefused(
+            f"the stored balance of {account} is '{stored}', which is no amount: "
+            "run `byline ledger check`"
+        )
+    return nano
+
+
+def _require_reason(attempt: str, reason: str) -> None:
+    if not reason.strip():
+        raise InvalidInput(f"{attempt}: say why, it is kept with the ledger", param="reason")

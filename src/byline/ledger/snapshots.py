@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from byline import canonical
 from byline.errors import LedgerFenced, LedgerRefused
-from byline.ledger.books import Snapshot
+from byline.ledger.books import Snapshot, nano_stored
 from byline.posting.keys import Keys
 from byline.posting.redis_client import Client, answering
 from byline.posting.scripts import script_text
@@ -69,7 +69,7 @@ class Snapshots:
         while True:
             cursor, page = await self._redis.hscan(self._keys.snapshot, cursor, count=PAGE)
             for account, nano in page.items():
-                accounts[account] = int(nano)
+                accounts[account] = nano_stored(nano) or 0  # then the digest is another
             if cursor == 0:
                 return Snapshot(seq, accounts)
 

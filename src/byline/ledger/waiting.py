@@ -6,6 +6,7 @@ what is to be attributed. Where such a fact is lost, the time in the inference's
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from byline.canonical import canonical_text
 from byline.errors import LedgerRefused
@@ -16,6 +17,7 @@ from byline.records import AttributionJob
 from byline.records_json import capture_from, job_fields
 
 PAGE = 1_000  # accounts or jobs at once
+NO_RECORD = (ValueError, KeyError, TypeError)  # what a text raises that is no record
 
 
 class Waiting:
@@ -39,23 +41,35 @@ class Waiting:
             await self._redis.zadd(keys.pools_folded, await self._times(page, "captured_ms"))
 
     async def enqueue_lost_jobs(self) -> int:
-        """Enqueue a job for each open pool that has none; answers how many.
+        """Enqueue a job for each open pool that has none; answers how many."""
+        made, _ = await self.restore_jobs()
+        return made
 
-        One that is captured or settled meanwhile may get a job too many: a pool is settled once.
+    async def restore_jobs(self, *, captured_by_ms: int | None = None) -> tuple[int, list[str]]:
+        """The same, of pools captured by then; also the pools that nobody can make a job for.
+
+        One that is settled meanwhile, or two who do this at once, may make a job too many: a pool
+        is settled once.
         """
+        by = "+inf" if captured_by_ms is None else str(captured_by_ms)
+        made, hopeless = 0, list[str]()
         with answering("enqueue the jobs that are lost"):
-            with_job = await self._with_job()
-            pools: list[str] = await self._redis.zrange(self._keys.pools, 0, -1)
-            lost = [pool for pool in pools if pool not in with_job]
-            made = 0
-            for page in _pages(lost):
-                jobs = await self._jobs(page)
+            pools = await self._redis.zrange(self._keys.pools, "-inf", by, byscore=True)
+            # Read after the pools: a job lies there until its pool is settled.
+            with_job = await self._with_job() if pools else set()
+            for page in _pages([pool for pool in pools if pool not in with_job]):
+                jobs, jobless = await self._jobs(await self._still_open(page))
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for job in jobs:
                         pipe.xadd(self._keys.jobs, {"job": canonical_text(job_fields(job))})
                     await pipe.execute()
                 made += len(jobs)
-        return made
+                hopeless += jobless
+        return made, hopeless
+
+    async def _still_open(self, pools: Sequence[str]) -> list[str]:
+        scores = await self._redis.zmscore(self._keys.pools, pools)
+        return [pool for pool, score in zip(pools, scores, strict=True) if score is not None]
 
     async def _times(self, names: Sequence[str], field: str) -> dict[str, int]:
         """Account -> the time in this fact of its inference, or else the time in its id."""
@@ -75,22 +89,24 @@ class Waiting:
         while True:
             page = await self._redis.xrange(self._keys.jobs, after, "+", count=PAGE)
             for _, fields in page:
-                job = json.loads(fields["job"])
-                found.add(open_account(job["inference"], job["ordinal"]))
+                with suppress(*NO_RECORD):  # what can't be read is nobody's job
+                    job = json.loads(fields["job"])
+                    found.add(open_account(job["inference"], job["ordinal"]))
             if len(page) < PAGE:
                 return found
             after = f"({page[-1][0]}"
 
-    async def _jobs(self, pools: Sequence[str]) -> list[AttributionJob]:
-        """The jobs that their captures had; none for a pool whose capture's record is lost."""
-        jobs: list[AttributionJob] = []
+    async def _jobs(self, pools: Sequence[str]) -> tuple[list[AttributionJob], list[str]]:
+        """The jobs that their captures had, and the pools whose capture's record is lost."""
+        jobs: dict[str, AttributionJob] = {}
         records = await self._facts(pools, "capture")
         times = await self._times(pools, "captured_ms")
         for pool, record in records.items():
-            if record is not None:
-                made = attribution_jobs(capture_from(json.loads(record)), times[pool])
-                jobs += [job for job in made if open_account(job.inference, job.ordinal) == pool]
-        return jobs
+            with suppress(*NO_RECORD, LedgerRefused):
+                made = attribution_jobs(capture_from(json.loads(record or "")), times[pool])
+                named = {open_account(job.inference, job.ordinal): job for job in made}
+                jobs[pool] = named[pool]
+        return list(jobs.values()), [pool for pool in pools if pool not in jobs]
 
 
 def _inference(account: str) -> str:

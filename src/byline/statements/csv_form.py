@@ -1,6 +1,7 @@
 """A statement as a table for spreadsheets (RFC 4180): opening, lines, closing. Pure.
 
-The rows marked `opening` and `line` sum to the one marked `closing`.
+The rows marked `opening` and `line` sum to the one marked `closing`. A text that a spreadsheet
+would take for a formula has an apostrophe before it; an amount is a number, and stays one.
 """
 
 import csv
@@ -12,6 +13,9 @@ from byline.statements.statement import Line, parse_statement
 
 COLUMNS = ("row", "seq", "time", "time_ms", "kind", "key", "inference", "adapter_version",
            "dataset", "late", "nano", "usd")  # fmt: skip
+
+# What begins so is calculated, not shown (OWASP, CSV injection); the last four are the wide forms.
+FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def statement_csv(text: str) -> bytes:
@@ -36,12 +40,16 @@ def _line(line: Line) -> dict[str, object]:
         "seq": line.seq,
         "time": time_text(line.time_ms),
         "time_ms": line.time_ms,
-        "kind": line.kind,
-        "key": line.key,
-        "inference": line.inference,
-        "adapter_version": line.adapter_version,
-        "dataset": line.dataset,
+        "kind": _text(line.kind),
+        "key": _text(line.key),
+        "inference": _text(line.inference),
+        "adapter_version": _text(line.adapter_version),
+        "dataset": _text(line.dataset),
         "late": "late" if line.late else None,
         "nano": line.nano,
         "usd": usd(line.nano),
     }
+
+
+def _text(text: str | None) -> str | None:
+    return f"'{text}" if text is not None and text.startswith(FORMULA_BEGINS) else text

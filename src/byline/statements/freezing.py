@@ -43,7 +43,7 @@ class Freezer:
         """One account's statement of `month`, and every one before it that is missing.
 
         Raises MonthOpen before the month can be frozen, NotFound for an account without a line
-        until then.
+        until then, ArchiveUnavailable where its lines don't come to the balance that they carry.
         """
         close_months(self._archive, self._ledger, month, now_ms=now_ms)
         self._step("closed the months")
@@ -79,7 +79,7 @@ class Freezer:
             due = self._due(connection, account, newest, month)
             if due is None:
                 return None
-            return Statement(
+            statement = Statement(
                 ledger=self._ledger,
                 account=account,
                 month=due.month,
@@ -88,6 +88,25 @@ class Freezer:
                 opening_nano=newest.closing_nano if newest else 0,
                 lines=tuple(self._lines(connection, account, due)),
                 previous_sha256=newest.sha256 if newest else None,
+            )
+            self._require_closing(connection, statement)
+            return statement
+
+    def _require_closing(self, connection: Connection, statement: Statement) -> None:
+        """The newest leg until then carries the balance that the statement comes to."""
+        carried: int | None = connection.scalar(
+            select(legs.c.balance)
+            .where(legs.c.account == statement.account, legs.c.ledger == self._ledger)
+            .where(legs.c.seq <= statement.to_seq)
+            .order_by(legs.c.seq.desc())
+            .limit(1)
+        )
+        if carried != statement.closing_nano:
+            raise ArchiveUnavailable(
+                f"the statement of {statement.account} for {statement.month} is not frozen: its "
+                f"lines come to {statement.closing_nano} nano-USD, its newest leg carries a "
+                f"balance of {carried}. A row of the archive was changed: see what the bookkeeper "
+                "says of it, and restore the archive from a copy"
             )
 
     def _due(
