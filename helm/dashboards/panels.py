@@ -280,7 +280,7 @@ LEDGER = (
 BOOKS = (
     Panel(
         "Findings",
-        "What the bookkeeper finds wrong. Each of them is zero; any that stays freezes posting.",
+        "What the bookkeeper finds wrong: all zero; what stays, jobs excepted, freezes posting.",
         "none",
         (
             Query("sum(byline_books_drifting_accounts)", "accounts that drift"),
@@ -290,6 +290,10 @@ BOOKS = (
             Query("sum(byline_books_missing_marks)", "marks missing"),
             Query("sum(byline_books_unlisted)", "holds and pools unlisted"),
             Query("sum(byline_books_archive_difference_accounts)", "accounts unlike in SQL"),
+            Query("sum(byline_books_archive_difference_rows)", "rows unlike in SQL"),
+            Query("sum(byline_books_unsafe_servers)", "servers that are unsafe"),
+            Query("sum(increase(byline_books_restored_jobs_total[1h]))", "jobs lost, in an hour"),
+            Query("sum(byline_books_jobless_pools)", "pools without a job"),
             Query("max(byline_archive_stopped)", "export stopped"),
             Query("sum(byline_archive_manifests_missing)", "manifests missing"),
             Query("max(byline_books_frozen)", "frozen"),

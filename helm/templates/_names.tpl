@@ -29,6 +29,16 @@ image: {{ printf "%s:%s" $image.repository ($image.tag | default $root.Chart.App
 imagePullPolicy: {{ $image.pullPolicy }}
 {{- end -}}
 
+{{- /* Every engine's own address. */ -}}
+{{- define "byline.engineUrls" -}}
+{{- $urls := list -}}
+{{- $name := printf "%s-engine" (include "byline.name" .) -}}
+{{- range until (int .Values.engine.replicas) -}}
+{{- $urls = append $urls (printf "http://%s-%d.%ss:8081" $name . $name) -}}
+{{- end -}}
+{{- join "," $urls -}}
+{{- end -}}
+
 {{- define "byline.homeClaim" -}}
 {{- .Values.home.existingClaim | default (printf "%s-home" (include "byline.name" .)) -}}
 {{- end -}}

@@ -30,7 +30,8 @@ BylineError
 │   ├── EngineRefused       answered with an error of its own
 │   └── EngineBroke         stopped in the middle of an answer
 │       ├── EngineTimedOut  said nothing for too long
-│       └── GenerationFailed    reached, and failed at this one request before its first token
+│       └── RequestFailed   reached, and failed at this one request before its first token
+│           └── GenerationFailed    in making tokens, without a reason
 ├── ArtifactError           missing, half-built or changed on disk
 ├── AttributionFailed       an answer was not attributed; a visible state, never an empty list
 └── StartFailed             a part did not start; says what to do next
@@ -170,7 +171,11 @@ class EngineTimedOut(EngineBroke):
     """The engine said nothing for too long: to its first token, or between two."""
 
 
-class GenerationFailed(EngineBroke):
+class RequestFailed(EngineBroke):
+    """The engine took the request and failed at it: its status 500."""
+
+
+class GenerationFailed(RequestFailed):
     """The engine took the request, failed at it, and gave no reason: its status 500."""
 
 

@@ -21,6 +21,11 @@ class Home:
         return self.root / "release.json"
 
     @property
+    def aliases(self) -> Path:
+        """An installation's own names for what is being served; may be missing."""
+        return self.root / "aliases.toml"
+
+    @property
     def served(self) -> Path:
         """Served token ids that wait for their attribution."""
         return self.root / "artifacts" / "served"

@@ -57,7 +57,8 @@ ENGINE_CONNECT_SECONDS = 5.0
 ENGINE_FIRST_TOKEN_SECONDS = 120.0  # a full engine lets requests wait before it begins with them
 ENGINE_IDLE_SECONDS = 60.0  # between two chunks of a stream
 ENGINE_ANSWER_SECONDS = 300.0  # nothing of a plain answer comes before all of it
-ENGINE_ATTEMPTS_MAX = 2  # engines asked for one inference: a request that kills one is not handed on
+# Engines asked for one inference: what kills two is not handed on to the rest.
+ENGINE_ATTEMPTS_MAX = 2
 ADAPTER_WAIT_SECONDS = 10.0  # for an engine to have a place for one adapter more; then 503
 # A request that waits longer than this is not overtaken any more by such as need no new place.
 OVERTAKE_SECONDS = 1.0

@@ -50,6 +50,15 @@ async def test_a_subject_that_is_no_account_is_refused(api_keys: ApiKeys, subjec
         await api_keys.create(KeyRole.CONTRIBUTOR, subject, now_ms=1)
 
 
+async def test_an_application_may_belong_to_an_organisation(api_keys: ApiKeys) -> None:
+    secret = await api_keys.create(KeyRole.APPLICATION, "shop", now_ms=1, organisation="acme")
+    caller = await api_keys.find(secret)
+    assert (caller.organisation, caller.key) == ("acme", id_of(secret))
+    for role, name in [(KeyRole.OWNER, "acme"), (KeyRole.APPLICATION, "a b")]:
+        with pytest.raises(InvalidInput, match="organisation"):
+            await api_keys.create(role, "shop", now_ms=1, organisation=name)
+
+
 async def test_a_revoked_key_is_refused_and_stays_on_the_list(api_keys: ApiKeys) -> None:
     lost = await api_keys.create(KeyRole.OWNER, "lost", now_ms=1_000)
     kept = await api_keys.create(KeyRole.OWNER, "kept", now_ms=2_000)

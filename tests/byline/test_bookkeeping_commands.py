@@ -111,3 +111,21 @@ def test_a_full_rebuild_does_not_look_at_the_snapshot(address: str, archive_url:
     with_ledger(address, spoil)
     assert run(address, "rebuild", "--yes", "--full")[0] == 0
     assert run(address, "check")[0] == 0
+
+
+def test_entries_that_are_lost_are_put_back_before_the_rebuild(
+    address: str, archive_url: str
+) -> None:
+    with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url), create=True)
+    before = with_ledger(address, lambda ledger: ledger.balances())
+
+    async def lose(ledger: Ledger) -> None:
+        redis, keys = ledger.inside
+        await redis.xdel(keys.journal, "2-1", "6-1")
+
+    with_ledger(address, lose)
+    assert run(address, "check")[0] == 1
+    words = ("rebuild", "--yes", "--full", "--restore", archive_url)
+    assert run(address, *words) == (0, {"restored": 2, "accounts": len(before), "jobs": 0})
+    assert run(address, "check")[0] == 0
+    assert with_ledger(address, lambda ledger: ledger.balances()) == before

@@ -114,9 +114,7 @@ async def test_a_server_that_stalls_refuses_all_who_wait_in_one_time(redis_url: 
     await quotas.close()
 
 
-async def test_scripts_that_the_server_forgot_are_sent_again(
-    redis_url: str, redis: Client
-) -> None:
+async def test_scripts_that_the_server_forgot_are_sent_again(redis_url: str, redis: Client) -> None:
     quotas, shop = Quotas.of(redis_url), scope()
     await quotas.set(shop, Quota(requests_per_minute=3))
     await quotas.used(shop)

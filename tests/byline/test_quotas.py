@@ -320,6 +320,14 @@ async def test_what_nobody_corrects_is_overdue_and_can_be_given_back(clocked: Cl
     assert (await quotas.used(shop)).nano_of_month == 40
 
 
+async def test_a_reservation_whose_keys_were_lost_does_not_stay_overdue(
+    clocked: Clocked, redis: Client
+) -> None:
+    await redis.zadd(module.OPEN, {"lost": 1})
+    assert await clocked.quotas.overdue() == []
+    assert await redis.zcard(module.OPEN) == 0
+
+
 async def test_a_use_counts_for_sixty_seconds_and_the_rest_of_its_own(clocked: Clocked) -> None:
     quotas, shop = clocked.quotas, scope()
     await quotas.set(shop, Quota(requests_per_minute=1))
@@ -364,6 +372,21 @@ async def test_a_clock_that_is_set_back_far_does_not_refuse_for_ever(clocked: Cl
     assert isinstance(await quotas.admit(want(shop), lasts_ms=LASTS_MS), Admitted)
     await quotas.correct(lost.inference, [shop], requests=0, tokens=0, nano=0)
     assert (await quotas.used(shop)).requests == 1
+
+
+async def test_a_correction_for_a_minute_that_was_forgotten_takes_nothing_from_others(
+    clocked: Clocked,
+) -> None:
+    quotas, shop = clocked.quotas, scope()
+    await quotas.set(shop, Quota(requests_per_minute=9))
+    lost = want(shop)
+    await quotas.admit(lost, lasts_ms=LASTS_MS)
+    for at_ms in (-90_000, -40_000, 5_000):  # set back too far to be believed, then around it
+        await clocked.set(START_MS + at_ms)
+        await quotas.admit(want(shop), lasts_ms=LASTS_MS)
+    before = await quotas.used(shop)
+    await quotas.correct(lost.inference, [shop], requests=0, tokens=0, nano=0)
+    assert (await quotas.used(shop)).requests == before.requests == 2
 
 
 async def test_a_limit_that_changes_is_obeyed_at_once(quotas: Quotas) -> None:

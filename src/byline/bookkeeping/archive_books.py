@@ -41,7 +41,11 @@ class ArchiveBooks:
             return [Finding(Kind.ARCHIVE, "archive", says)]
         await live.follow(seq)  # it may have been exported since the look
         if seq > live.fold.seq:
-            return [Finding(Kind.ARCHIVE, "archive", f"has entries up to {seq} that are lost here")]
+            says = (
+                f"has entries up to {seq} that are lost here: `byline ledger rebuild --restore` "
+                "puts them back"
+            )
+            return [Finding(Kind.ARCHIVE, "archive", says)]
         if live.fold.seq <= seq + LAG_MAX:
             await self._compare(live.fold, Snapshot(seq, stored), wanted)
         return [

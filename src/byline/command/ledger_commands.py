@@ -49,6 +49,14 @@ def ledger_rebuild(  # noqa: PLR0913, PLR0917 - each is an option
     from_archive: Annotated[
         str, typer.Option(metavar="URL", help="Begin at the balances of this SQL archive.")
     ] = "",
+    restore: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="First put back what the journal has lost and this SQL archive has. Stop gateways "
+            "and workers before.",
+        ),
+    ] = "",
     yes: YesOption = False,
     redis_url: RedisOption = None,
     ledger_name: LedgerOption = DEFAULT_LEDGER,
@@ -64,13 +72,16 @@ def ledger_rebuild(  # noqa: PLR0913, PLR0917 - each is an option
         ask_first("Nothing is posted or served meanwhile. Rebuild?", as_json=as_json)
     base = _archived(from_archive, ledger_name) if from_archive else None
 
-    async def rebuild(ledger: Ledger) -> tuple[int, int]:
+    async def rebuild(ledger: Ledger) -> dict[str, int]:
+        put_back = {"restored": await _restored(ledger, restore, ledger_name)} if restore else {}
         accounts = await ledger.rebuild(full=full, base=base)
-        return len(accounts), await Waiting(*ledger.inside).enqueue_lost_jobs()
+        jobs = await Waiting(*ledger.inside).enqueue_lost_jobs()
+        return {**put_back, "accounts": len(accounts), "jobs": jobs}
 
-    accounts, jobs = with_ledger(address, rebuild, name=ledger_name)
-    text = f"rebuilt {accounts} accounts and {jobs} lost jobs under a new epoch"
-    show(as_json, {"accounts": accounts, "jobs": jobs}, text)
+    done = with_ledger(address, rebuild, name=ledger_name)
+    first = f"put {done['restored']} entries back, " if restore else ""
+    text = f"rebuilt {done['accounts']} accounts and {done['jobs']} lost jobs under a new epoch"
+    show(as_json, done, first + text)
 
 
 @ledger_app.command("trim")
@@ -159,6 +170,17 @@ def _archived(url: str, ledger_name: str) -> Snapshot:
     archive = Archive.open(url, create=False)
     try:
         return archived_snapshot(archive, ledger_name)
+    finally:
+        archive.close()
+
+
+async def _restored(ledger: Ledger, url: str, ledger_name: str) -> int:
+    from byline.archive.database import Archive
+    from byline.archive.restoring import Restoring
+
+    archive = Archive.open(url, create=False)
+    try:
+        return await Restoring(ledger, archive, name=ledger_name).restore()
     finally:
         archive.close()
 

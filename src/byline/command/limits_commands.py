@@ -34,7 +34,7 @@ UsdOption = Annotated[str | None, typer.Option(help="Dollars, as 12.50; 0 lets n
 
 
 @limits_app.command("set")
-def limits_set(
+def limits_set(  # noqa: PLR0913, PLR0917 - each is an option
     kind: KindArgument,
     name: NameArgument,
     requests_per_minute: CountOption = None,
@@ -45,11 +45,9 @@ def limits_set(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Set the limits that are named; the others stay. In force at once (within 5 s if the first)."""
+    """Set the limits that are named; the others stay. A first one is in force within 5 s."""
     scope = Scope(kind, name)
-    quota = Quota(
-        requests_per_minute, tokens_per_minute, _nano(usd_per_day), _nano(usd_per_month)
-    )
+    quota = Quota(requests_per_minute, tokens_per_minute, _nano(usd_per_day), _nano(usd_per_month))
     if not quota.given():
         raise InvalidInput("name a limit, as --requests-per-minute 60", param="limit")
 

@@ -12,6 +12,7 @@ from redis.client import NEVER_DECODE
 
 from byline.errors import LedgerRefused
 from byline.ledger.books import Fold, Page, Snapshot
+from byline.ledger.freezes import REBUILDING, frozen_to_mend
 from byline.ledger.snapshots import Snapshots
 from byline.ledger.waiting import Waiting
 from byline.posting.keys import Keys
@@ -22,7 +23,6 @@ from byline.records import Books, JournalEntry
 
 PAGE = 2_000  # journal entries read, or balances written, at once
 ATTEMPTS = 3  # the journal may be trimmed while it is checked
-REBUILDING = "the balances are being rebuilt"
 
 
 class Journal:
@@ -134,12 +134,15 @@ class Journal:
         """Replace balances and lists by the folded journal; answers balances and raised epoch.
 
         Begins at `base`, or at the newest snapshot, or with `full` at the first entry. Posting is
-        frozen meanwhile, and stays frozen when the journal itself is broken.
+        frozen meanwhile, and stays frozen with the reason when it is given up.
         """
-        keys = self._keys
         base = base or await self.base(full=full)
+        async with frozen_to_mend(self._redis, self._keys):
+            return await self._rebuild(base)
+
+    async def _rebuild(self, base: Snapshot) -> tuple[Mapping[str, int], int]:
+        keys = self._keys
         with answering("rebuild the balances"):
-            await self._redis.hsetnx(keys.meta, "frozen", REBUILDING)
             fold = await self._fold(base)
             if fold.unbalanced or fold.gaps:
                 raise LedgerRefused(

@@ -115,14 +115,16 @@ class Quotas:
         except NotItsAnswer as problem:
             raise self._disordered(problem) from problem
 
-    async def overdue(self, *, limit: int = 100) -> list[Overdue]:
+    async def overdue(self, *, limit: int = 1_000) -> list[Overdue]:
         """Reservations that nobody has corrected in their time, the oldest first."""
         found = []
         for inference in await self._line.run("overdue", [CLOCK, OPEN], [limit]):
             state, application, scopes, looked = await self._line.call(
                 "HMGET", reservation_key(inference), "state", "application", "scopes", "looked"
             )
-            if state == "open":  # else it was corrected a moment ago
+            if state != "open":  # corrected a moment ago, or its keys were lost
+                await self._line.call("ZREM", OPEN, inference)
+            else:
                 parsed = tuple(map(Scope.parse, scopes.split(" ")))
                 found.append(Overdue(inference, application, parsed, looked is not None))
         return found

@@ -35,10 +35,10 @@ local function correct(key)
     for measure, change in pairs(changes) do
       local field = measure .. ':' .. got[6]
       local there = tonumber(call('HGET', key, field) or 0)
-      change = digits(math.max(change, -there)) -- after a clock that was set back it may be gone
-      if change ~= '0' then
-        call('HINCRBY', key, field, change)
-        call('HINCRBY', key, measure, change)
+      change = math.max(change, -there) -- after a clock that was set back it may be gone
+      if change ~= 0 then
+        call('HINCRBY', key, field, digits(change))
+        call('HINCRBY', key, measure, digits(change))
       end
     end
   end
