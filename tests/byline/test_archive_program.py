@@ -121,7 +121,7 @@ async def test_an_operators_postings_are_archived_with_their_reasons(
     attribution = an_attribution(inference, pool=5 * 10**7, unattributed=10**7)
     await ledger.settle(attribution, time_ms=NOW_MS)
     payout = Payout(
-        event_id(), "contrib:alice", 2 * 10**7, "contrib:alice/2026-11", 1, 9, 0, 5 * 10**7, ""
+        event_id(), "contrib:alice", 2 * 10**7, "contrib:alice/2026-11", 1, 2, 0, 5 * 10**7, ""
     )
     await ledger.payout(payout, time_ms=NOW_MS)
     await ledger.refund(Refund(event_id(), inference, 600, "a bad answer"), time_ms=NOW_MS)
