@@ -17,8 +17,8 @@ SECONDS_OF_LOAD ?= 60
 SEED ?= 1
 MINUTES ?= 2
 
-.PHONY: help install install-dev test-servers up once test check format chart load report \
-        bench-ledger bench-rebuild bench-bytes faults faults-mutants dashboard pins clean
+.PHONY: help install install-dev test-servers up once clients test check format chart load report \
+        peers bench-gateway bench-ledger bench-rebuild bench-bytes faults faults-mutants dashboard pins clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,7 +52,7 @@ up: install  ## set up, then run the main job until Ctrl-C
 once: install  ## the main job once, with its JSON report as last line
 	@exec $(BIN)/byline up --once --json --port $(PORT)
 
-test: install-dev check  ## set up, then run every test that needs no GPU
+test: install-dev check clients  ## set up, then run every test that needs no GPU
 	@$(BIN)/python -m pytest -m "not gpu"
 
 check: install-dev  ## ruff, mypy --strict, import-linter
@@ -65,6 +65,9 @@ format: install-dev  ## format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+clients: install-dev  ## the real clients that the tests ask with, and schemathesis, outside the repository
+	@$(BIN)/python -m tests.clients.installing
+
 chart: install-dev  ## lint and validate the Helm chart with real helm
 	@$(BIN)/python -m helm.check_chart
 
@@ -76,6 +79,13 @@ load: install-dev  ## 60 s of load against a running `byline up`
 
 report: install-dev  ## who is paid for questions about whose rows, on a running `byline up`
 	@$(BIN)/python -m loadtests.asked_about
+
+peers: install-dev  ## the gateways to compare with, and the load tool, outside the repository
+	@$(BIN)/python -m loadtests.gateway_bench.installing
+
+bench-gateway: install-dev  ## the gateway's speed beside its peers' (QUICK=1: a minute)
+	@command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends wrk >/dev/null; }
+	@$(BIN)/python -m loadtests.bench_gateway $(if $(QUICK),--quick)
 
 bench-ledger: install-dev  ## durable posts a second of one ledger, beside naive clients
 	@$(BIN)/python -m loadtests.bench_ledger

@@ -10,21 +10,24 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from byline.aliases import read_aliases
 from byline.api_keys import ApiKeys
 from byline.artifacts import ArtifactStore
 from byline.delivery.spool import Spool
 from byline.errors import BylineError
 from byline.home import Home
 from byline.ledger.shards import Shards
-from byline.registry import read_release
+from byline.quotas.quotas import Quotas
+from byline.registry import check_adapters, read_release
 from byline.routing import Router
 from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
-from gateway.engine_client import EngineClient
+from gateway.engines.engines import EngineBounds, Engines
 from gateway.operator_log import log_to_stderr
 from gateway.services import Limits, Services
 from gateway.settings import GatewaySettings
 from gateway.telemetry import Telemetry
+from gateway.tracing import Tracing
 
 log = logging.getLogger("gateway")
 
@@ -38,6 +41,7 @@ async def open_services(settings: GatewaySettings) -> Services:
     """Everything the gateway needs, opened and loaded. Raises what keeps it from starting."""
     home = Home(settings.home)
     release = read_release(home.release)
+    check_adapters(release, home.artifacts)
     router = Router.load(ArtifactStore(home.artifacts).open("router", release.router))
     telemetry = Telemetry()
     return Services(
@@ -54,16 +58,26 @@ async def open_services(settings: GatewaySettings) -> Services:
         },
         archive=ArchiveReads(settings.archive_url or home.archive_url),
         keys=await ApiKeys.open(settings.redis_url),
-        engine=EngineClient.open(settings.engine_url),
+        quotas=Quotas.of(settings.redis_url),
+        engines=Engines.open(
+            settings.engine_urls,
+            release,
+            home.artifacts,
+            telemetry.registry,
+            bounds=EngineBounds(loras_max=settings.engine_loras_max),
+        ),
         release=release,
+        aliases=read_aliases(home.aliases, release),
         router=router,
         served_folder=home.served,
         telemetry=telemetry,
         clock_ms=clock_ms,
+        tracing=Tracing.open() if settings.otel_exporter_otlp_endpoint else None,
         limits=Limits(
             request_bytes_max=settings.request_bytes_max,
             hold_seconds=settings.hold_seconds,
             shutdown_seconds=settings.shutdown_seconds,
+            inline_seconds=settings.inline_seconds,
         ),
     )
 

@@ -46,10 +46,11 @@ def read_stream(events: bytes, *, choices: int) -> Answer:
 
     What can't be read is left out: the rest was served, and is charged.
     """
-    return _read(_objects(events), choices)
+    return _read(objects_in(events), choices)
 
 
-def _objects(events: bytes) -> Iterable[JsonObject]:
+def objects_in(events: bytes) -> Iterable[JsonObject]:
+    """The JSON objects of whole server-sent events; what can't be read is left out."""
     for line in events.splitlines():
         if line.startswith(b"data:") and (data := line[5:].strip()) != DONE:
             try:
@@ -83,6 +84,13 @@ def _counts(usage: JsonObject) -> tuple[int, int]:
     return int(usage["prompt_tokens"]), int(usage.get("completion_tokens") or 0)
 
 
+def token_ids(value: object) -> tuple[int, ...]:
+    """Token ids from the engine. Raises ValueError for anything else."""
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise ValueError("these are no token ids")
+    return tuple(value)
+
+
 def usage_of(answer: Answer, inference: str) -> Usage:
     """What is charged: the engine's count where it came, else the token ids that came.
 
@@ -91,7 +99,8 @@ def usage_of(answer: Answer, inference: str) -> Usage:
     """
     counted = tuple(len(choice) for choice in answer.choices)
     if answer.usage is None:
-        return Usage(len(answer.prompt), counted, UsageSource.COUNTED)
+        source = UsageSource.COUNTED if any(counted) else UsageSource.PROMPT_ONLY
+        return Usage(len(answer.prompt), counted, source)
     prompt, completion = answer.usage
     if completion != sum(counted):
         weights = {str(index): count for index, count in enumerate(counted)}

@@ -9,44 +9,56 @@ from gateway.attributions import attributions_routes
 from gateway.charging import Charging
 from gateway.contributors import contributors_routes
 from gateway.deliveries import Deliveries
+from gateway.embeddings import embeddings_routes
 from gateway.errors import add_error_handlers
 from gateway.health import health_routes
 from gateway.history import history_routes
 from gateway.inferences import Inferences, inference_routes
 from gateway.middleware import LimitBody, ObserveRequests
-from gateway.models import Models, models_routes
+from gateway.models import Models, labels_of, models_routes
+from gateway.quotas import DRAIN_SECONDS, Admissions
+from gateway.receipts import receipts_routes
+from gateway.responses.routes import responses_routes
 from gateway.services import Services
 from gateway.statements import statements_routes
+from gateway.tokens import Tokens, tokens_routes
 from gateway.usage import usage_routes
 
 
 def build_app(services: Services) -> FastAPI:
     """The gateway over these services. They are closed when the app shuts down."""
-    models = Models(services.release, services.router)
+    models = Models(
+        services.release, services.router, services.aliases, services.engines.serves
+    )
     deliveries = Deliveries(
         services.shards, services.spools, refused=services.telemetry.post_refused
     )
     services.telemetry.watch(deliveries, services.clock_ms)
-    charging = Charging(services, deliveries)
+    services.telemetry.serve(labels_of(services.release))
+    admissions = Admissions(services)
+    charging = Charging(services, deliveries, admissions)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         charging.start()
+        admissions.start()
+        await services.engines.start()
         yield
         await charging.drain(services.limits.shutdown_seconds)
-        await services.engine.close()
-        await services.keys.close()
-        await services.shards.close()
-        for spool in services.spools.values():
-            await spool.close()
-        await services.archive.close()
+        await admissions.drain(DRAIN_SECONDS)
+        await _close(services)
 
     # The API is described in docs/api.md; a generated page would load its scripts from elsewhere.
     app = FastAPI(
         title="Byline", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
+    inferences = Inferences(services, models, charging, admissions)
     for routes in (
-        inference_routes(Inferences(services, models, charging)),
+        inference_routes(inferences),
+        responses_routes(inferences),
+        embeddings_routes(services, models),
+        tokens_routes(Tokens(services, models)),
+        receipts_routes(services),
         models_routes(models, services.keys),
         attributions_routes(services),
         contributors_routes(services),
@@ -61,3 +73,15 @@ def build_app(services: Services) -> FastAPI:
     app.add_middleware(LimitBody, bytes_max=services.limits.request_bytes_max)
     app.add_middleware(ObserveRequests, telemetry=services.telemetry)
     return app
+
+
+async def _close(services: Services) -> None:
+    await services.engines.close()
+    await services.quotas.close()
+    await services.keys.close()
+    await services.shards.close()
+    for spool in services.spools.values():
+        await spool.close()
+    await services.archive.close()
+    if services.tracing is not None:
+        await services.tracing.close()

@@ -1,7 +1,5 @@
 """One inference's attribution, its state, or the wait for it; each caller sees what is theirs."""
 
-import asyncio
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -9,16 +7,14 @@ from starlette.responses import JSONResponse
 from byline.errors import NotFound
 from byline.ledger.shards import Shards
 from byline.limits import ATTRIBUTION_WAIT_SECONDS_MAX
-from byline.records import AttributionState, Caller, InferenceRecord, KeyRole
+from byline.records import Caller, InferenceRecord, KeyRole
 from byline.served import INFERENCE_ID
 from gateway.attribution_fields import contributor_fields, payer_fields
+from gateway.attribution_wait import record_when_settled
 from gateway.auth import caller_of
-from gateway.errors import ClientGone
+from gateway.leaving import unless_gone
 from gateway.queries import number
 from gateway.services import Services
-
-POLL_SECONDS = 0.05  # at first; then a half longer each time
-POLL_SECONDS_MAX = 0.25
 
 
 def attributions_routes(services: Services) -> APIRouter:
@@ -39,32 +35,17 @@ def attributions_routes(services: Services) -> APIRouter:
 async def _wait(
     request: Request, shards: Shards, caller: Caller, inference: str, seconds: float
 ) -> dict[str, object]:
-    """Ask the shards until nothing is pending, at most so long; then show what there is."""
-    payer = caller.subject if caller.role is KeyRole.APPLICATION else None
-    ledger = None  # the one to ask, as soon as it is known
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    pause = POLL_SECONDS
-    while True:
-        if ledger is None:
-            likely = shards.ledger_of(payer) if payer else None
-            ledger, record = await shards.find(inference, payer=payer) or (likely, None)
-        else:
-            record = await ledger.inference(inference)
-        if record is not None and caller.role is KeyRole.APPLICATION:
-            _require_payer(record, caller)  # nobody waits for what is not theirs
-        left = deadline - loop.time()
-        if left <= 0 or (record is not None and not is_pending(record)):
-            return _shown(record, caller, inference)
-        if await request.is_disconnected():
-            raise ClientGone("the client went away while it waited")
-        await asyncio.sleep(min(pause, left))
-        pause = min(pause * 1.5, POLL_SECONDS_MAX)
-
-
-def is_pending(record: InferenceRecord) -> bool:
-    """True while any choice waits for its attribution."""
-    return any(choice.state is AttributionState.PENDING for choice in record.attributions)
+    """Wait until nothing is pending, at most so long; then show what there is."""
+    is_application = caller.role is KeyRole.APPLICATION
+    waiting = record_when_settled(
+        shards,
+        inference,
+        payer=caller.subject if is_application else None,
+        seconds=seconds,
+        # Nobody waits for what is not theirs.
+        require=(lambda record: _require_payer(record, caller)) if is_application else None,
+    )
+    return _shown(await unless_gone(request, waiting), caller, inference)
 
 
 def _shown(record: InferenceRecord | None, caller: Caller, inference: str) -> dict[str, object]:

@@ -5,6 +5,7 @@ from starlette.requests import Request
 from byline.api_keys import ApiKeys
 from byline.errors import Forbidden, Unauthenticated
 from byline.records import Caller, KeyRole
+from gateway.observed import observed
 
 ASKERS = frozenset({KeyRole.APPLICATION, KeyRole.OPERATOR})
 ANY_ROLE = frozenset(KeyRole)
@@ -20,6 +21,8 @@ async def caller_of(
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthenticated(NO_KEY)
     caller = await keys.find(secret.strip())
+    if caller.role in ASKERS:  # contributors' and owners' names are left out of the logs
+        observed(request).application = caller.subject
     if caller.role not in roles:
         allowed = " or ".join(sorted(roles))
         raise Forbidden(f"A key of role {caller.role} may not do this: it takes {allowed}.")

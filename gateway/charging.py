@@ -8,7 +8,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 
 from byline.errors import InsufficientFunds, LedgerError, LedgerRefused, LedgerUnavailable
 from byline.money import (
@@ -25,7 +27,11 @@ from byline.served import write_served
 from gateway.answers import Answer, usage_of
 from gateway.background import Background
 from gateway.deliveries import Deliveries
+from gateway.errors import CLIENT_GONE_STATUS
 from gateway.models import Target
+from gateway.observed import Observed
+from gateway.prompts import prompt_of
+from gateway.quotas import Admissions
 from gateway.services import Services
 from gateway.wire import Question
 
@@ -49,6 +55,15 @@ class Inference:
     target: Target
     held_nano: int
     time_ms: int
+    seen: Observed = field(default_factory=Observed)
+
+
+class Ending(Enum):
+    """How an answer ended."""
+
+    COMPLETE = auto()
+    BROKEN = auto()  # the engine stopped: what came is charged
+    ABANDONED = auto()  # the client left: what came is charged, and the prompt at least
 
 
 def price_of(policy: Policy, target: Target) -> Price:
@@ -89,6 +104,8 @@ def capture_of(
         owner_of=adapter.adapter if adapter else None,
     )
     pools = pools_of_choices(pool, usage.completion_tokens, inference.id) if adapter else []
+    if pools and not any(pools):  # a prompt alone: its worker finds nobody who deserves this
+        pools[0] = pool
     return Capture(
         inference=inference.id,
         application=inference.application,
@@ -111,15 +128,21 @@ def capture_of(
 class Charging:
     """Posts holds, captures and voids; what must not be lost runs on without its request."""
 
-    def __init__(self, services: Services, deliveries: Deliveries) -> None:
+    def __init__(self, services: Services, deliveries: Deliveries, admissions: Admissions) -> None:
+        self._admissions = admissions
         self._shards = services.shards
         self._deliveries = deliveries
         self._telemetry = services.telemetry
         self._clock_ms = services.clock_ms
         self._base_model = services.release.base_model
         self._served_folder = services.served_folder
+        self._engines = services.engines
+        self._context_tokens = services.release.context_tokens
         self._hold_ms = int(services.limits.hold_seconds * 1_000)
         self._background = Background()
+        self._open: set[str] = set()  # held, and neither captured nor voided yet
+        self._none_open = asyncio.Event()
+        self._none_open.set()
         self._stop = asyncio.Event()
 
     def start(self) -> None:
@@ -133,14 +156,18 @@ class Charging:
         is given back in the background, and its time limit does the same should that fail.
         """
         self._deliveries.of(inference.application).require_room()
-        try:
-            await self._hold_once(inference)
-        except LedgerUnavailable:
+        with inference.seen.part("hold"):
             try:
                 await self._hold_once(inference)
             except LedgerUnavailable:
-                self._background.start(self._give_back(inference))
-                raise
+                try:
+                    await self._hold_once(inference)
+                except LedgerUnavailable:
+                    self._background.start(self._give_back(inference))
+                    raise
+        self._telemetry.held(streamed=inference.question.stream)
+        self._open.add(inference.id)
+        self._none_open.clear()
 
     async def _hold_once(self, inference: Inference) -> None:
         ledger = self._shards.ledger_of(inference.application)
@@ -162,81 +189,127 @@ class Charging:
         except (LedgerError, InsufficientFunds) as problem:
             log.warning("%s is perhaps held until its time is over: %s", inference.id, problem)
 
+    def _close(self, inference: Inference) -> None:
+        self._open.discard(inference.id)
+        if not self._open:
+            self._none_open.set()
+
     def void(self, inference: Inference) -> "asyncio.Task[None]":
         """Give the whole hold back in the background: nothing was served."""
-        return self._background.start(self._void(inference))
+        self._close(inference)
+        voided = self._background.start(self._void(inference))
+        inference.seen.settling = voided
+        return voided
 
     def finish(
-        self, inference: Inference, read: Callable[[], Answer], *, ended_early: bool = False
-    ) -> "asyncio.Task[None]":
-        """Charge for an answer in the background. `read` is called once, in a thread."""
-        return self._background.start(self._finish(inference, read, ended_early))
+        self, inference: Inference, read: Callable[[], Answer], ending: Ending = Ending.COMPLETE
+    ) -> "asyncio.Task[Capture | None]":
+        """Charge for an answer in the background; None: nothing was served.
+
+        `read` is called once, in a thread.
+        """
+        self._close(inference)
+        charged = self._background.start(self._finish(inference, read, ending))
+        inference.seen.settling = charged
+        return charged
+
+    def abandon(self, inference: Inference) -> "asyncio.Task[Capture | None]":
+        """Charge for the prompt: the client left before anything came."""
+        nothing = Answer((), ((),) * inference.question.choices, None)
+        return self.finish(inference, lambda: nothing, Ending.ABANDONED)
 
     async def drain(self, seconds: float) -> None:
         """Wait for the posts under way, at most so long. What is left is sent by the next start."""
         deadline = time.monotonic() + seconds
+        with suppress(TimeoutError):  # requests that were just cut charge what came
+            await asyncio.wait_for(self._none_open.wait(), seconds)
         self._stop.set()
-        if given_up := await self._background.drain(seconds):
+        if given_up := await self._background.drain(max(deadline - time.monotonic(), 0.0)):
             log.error("%d charges were given up at shutdown; their holds will expire", given_up)
         if left := await self._deliveries.drain(max(deadline - time.monotonic(), 0.0)):
             log.warning("%d posts are left for the next start to send", left)
 
     async def _void(self, inference: Inference) -> None:
+        self._admissions.correct(inference.id, tokens=0, nano=0)
         delivery = self._deliveries.of(inference.application)
         try:
-            await delivery.void(inference.id, inference.application, time_ms=self._clock_ms())
+            with inference.seen.part("void"):
+                await delivery.void(inference.id, inference.application, time_ms=self._clock_ms())
+            self._telemetry.voided(streamed=inference.question.stream)
         except (LedgerRefused, InsufficientFunds) as problem:
             log.warning("the hold of %s was not given back: %s", inference.id, problem)
 
     async def _finish(
-        self, inference: Inference, read: Callable[[], Answer], ended_early: bool
-    ) -> None:
+        self, inference: Inference, read: Callable[[], Answer], ending: Ending
+    ) -> Capture | None:
         with self._telemetry.captures_waiting.track_inprogress():
-            answer, sha256 = await asyncio.to_thread(self._keep_tokens, inference, read)
+            answer = await asyncio.to_thread(read)
             if not any(usage_of(answer, inference.id).completion_tokens):
-                await self._void(inference)
-                return
+                prompt = await self._prompt(inference, answer, ending)
+                if not prompt:
+                    await self._void(inference)
+                    return None
+                answer = replace(answer, prompt=prompt, usage=None)
+            sha256 = await asyncio.to_thread(self._keep_tokens, inference, answer)
             capture = capture_of(
                 inference,
                 answer,
                 base_model=self._base_model,
-                partial=ended_early and answer.usage is None,
+                partial=ending is not Ending.COMPLETE and answer.usage is None,
                 tokens_sha256=sha256,
             )
             await self._capture(inference, capture)
             self._count_usage(answer, capture)
+            if ending is Ending.ABANDONED:
+                message = "%s was abandoned by its client (%d): %d nano-USD, counted as %s"
+                source, status = capture.usage.source, CLIENT_GONE_STATUS
+                log.info(message, inference.id, status, capture.charge_nano, source)
+            return capture
+
+    async def _prompt(
+        self, inference: Inference, answer: Answer, ending: Ending
+    ) -> tuple[int, ...] | None:
+        """What an answer without tokens is charged for: nothing, unless the client left it."""
+        if ending is not Ending.ABANDONED:
+            return None
+        return answer.prompt or await prompt_of(
+            self._engines,
+            inference.question,
+            self._base_model,  # every adapter has its tokenizer
+            inference.id,
+            self._context_tokens,
+        )
 
     async def _capture(self, inference: Inference, capture: Capture) -> None:
         """Charge it; what waits in the spool for the ledger counts as charged."""
         delivery = self._deliveries.of(inference.application)
+        tokens = capture.usage.prompt_tokens + sum(capture.usage.completion_tokens)
         try:
-            await delivery.capture(capture, time_ms=self._clock_ms())
+            with inference.seen.part("capture"):
+                await delivery.capture(capture, time_ms=self._clock_ms())
         except (LedgerRefused, InsufficientFunds) as problem:
             charge = capture.charge_nano
             log.critical("%s: nobody pays its %d nano-USD: %s", inference.id, charge, problem)
             self._telemetry.captures_lost.inc()
+            self._admissions.correct(inference.id, tokens=tokens, nano=0)
             return
-        label = inference.target.label
-        self._telemetry.charged_nano.labels(label).inc(capture.charge_nano)
-        self._telemetry.tokens.labels(label, "prompt").inc(capture.usage.prompt_tokens)
-        completion = sum(capture.usage.completion_tokens)
-        self._telemetry.tokens.labels(label, "completion").inc(completion)
+        self._admissions.correct(inference.id, tokens=tokens, nano=capture.charge_nano)
+        inference.seen.capture = capture
+        streamed = inference.question.stream
+        self._telemetry.captured(inference.target.label, capture, streamed=streamed)
 
-    def _keep_tokens(
-        self, inference: Inference, read: Callable[[], Answer]
-    ) -> tuple[Answer, str | None]:
-        """Read the answer's token ids and write them for the worker. Runs in a thread."""
-        answer = read()
+    def _keep_tokens(self, inference: Inference, answer: Answer) -> str | None:
+        """Write the answer's token ids for the worker. Runs in a thread."""
         if inference.target.adapter is None:
-            return answer, None
-        if not any(answer.choices):
-            return answer, NOT_WRITTEN
+            return None
+        if answer.usage is not None and not any(answer.choices):
+            return NOT_WRITTEN
         try:
             served = ServedTokens(inference.id, answer.prompt, answer.choices)
-            return answer, write_served(self._served_folder, served)
+            return write_served(self._served_folder, served)
         except OSError as problem:
             log.critical("the token ids of %s were not written: %s", inference.id, problem)
-            return answer, NOT_WRITTEN
+            return NOT_WRITTEN
 
     def _count_usage(self, answer: Answer, capture: Capture) -> None:
         self._telemetry.usage.labels(str(capture.usage.source)).inc()

@@ -1,26 +1,62 @@
-"""The engine's HTTP interface: one connection pool, its timeouts, and its failures as our errors.
+"""One engine's HTTP interface: a connection pool, its timeouts, and its failures as our errors.
 
-Nothing is sent twice, except on an idle connection that the engine had closed meanwhile.
+Nothing is sent twice here, except on an idle connection that the engine had closed meanwhile.
+Whether another engine is asked is decided in `gateway.engines`.
 """
 
 import json
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Self
 
 import aiohttp
 
-from byline.errors import EngineBroke, EngineError, EngineRefused, EngineUnavailable
-from byline.limits import ENGINE_CONNECT_SECONDS, ENGINE_IDLE_SECONDS
+from byline.errors import (
+    AdapterUnavailable,
+    EngineBroke,
+    EngineBusy,
+    EngineError,
+    EngineRefused,
+    EngineTimedOut,
+    EngineUnavailable,
+    GenerationFailed,
+    RequestFailed,
+)
+from byline.limits import (
+    ENGINE_ANSWER_SECONDS,
+    ENGINE_CONNECT_SECONDS,
+    ENGINE_FIRST_TOKEN_SECONDS,
+    ENGINE_IDLE_SECONDS,
+)
 
 # vLLM's server closes a connection that was idle for 5 seconds: let go of it first.
 KEEP_ALIVE_SECONDS = 4.0
 PROBE_SECONDS = 2.0
+LIST_SECONDS = 5.0
+LOAD_SECONDS = 120.0  # the engine reads the adapter from its disk between two of its steps
 ERROR_BYTES_MAX = 65_536
 DISCONNECTED = (aiohttp.ServerDisconnectedError, ConnectionResetError)
+UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+LISTING = aiohttp.ClientTimeout(total=LIST_SECONDS, sock_connect=LIST_SECONDS)
+LOADING = aiohttp.ClientTimeout(total=LOAD_SECONDS, sock_connect=LIST_SECONDS)
+GENERATION_FAILED = "Internal server error"  # vLLM's text for one request, of which it lives on
 PASSED_ON = frozenset({400, 413, 422})  # the engine's judgement of what the client asked
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long one engine may keep us waiting, in seconds."""
+
+    connect: float = ENGINE_CONNECT_SECONDS
+    first_token: float = ENGINE_FIRST_TOKEN_SECONDS  # to a stream's first byte
+    idle: float = ENGINE_IDLE_SECONDS  # between two reads of a stream
+    answer: float = ENGINE_ANSWER_SECONDS  # for an answer that comes whole
+
+
+TIMEOUTS = Timeouts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +66,10 @@ class Ask:
     path: str
     body: bytes
     inference: str
+    adapter: str | None = None  # the version that has to be loaded; None: the base model answers
+    tokens: int = 0  # how much work it may be, at most
+    prefix: int = 0  # equal for prompts that begin alike
+    trace: Mapping[str, str] = field(default_factory=dict)  # headers that name the trace it is in
 
 
 @dataclass(slots=True)
@@ -42,19 +82,31 @@ class Connection:
 class EngineStream:
     """An answer that is still coming. Closing it makes the engine stop generating."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        first: bytes = b"",
+        *,
+        ended: Callable[[EngineError | None], None] | None = None,
+    ) -> None:
         self._response = response
+        self.first = first  # what came with the answer's beginning
+        self._ended = ended
+        self._problem: EngineError | None = None
         self.waited_seconds = 0.0
 
     async def reads(self) -> AsyncIterator[bytes]:
         """The answer's bytes as they arrive. Raises EngineBroke if they stop in the middle."""
+        if self.first:
+            yield self.first
         content = self._response.content
         while True:
             started = time.perf_counter()
             try:
                 data = await content.readany()
             except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-                raise EngineBroke("The engine stopped in the middle of an answer.") from problem
+                self._problem = _broke(problem, "The engine stopped in the middle of an answer.")
+                raise self._problem from problem
             finally:
                 self.waited_seconds += time.perf_counter() - started
             if not data:
@@ -64,28 +116,35 @@ class EngineStream:
     def close(self) -> None:
         """Give the connection back if the answer is complete, else cut it."""
         self._response.close()
+        if self._ended is not None:
+            ended, self._ended = self._ended, None
+            ended(self._problem)
 
 
 class EngineClient:
     """Talks to one engine."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, timeouts: Timeouts) -> None:
         self._session = session
         self._url = url.rstrip("/")
+        self._idle_seconds = timeouts.idle
+        self._streaming = aiohttp.ClientTimeout(
+            total=None, sock_connect=timeouts.connect, sock_read=timeouts.first_token
+        )
 
     @classmethod
-    def open(cls, url: str, *, idle_seconds: float = ENGINE_IDLE_SECONDS) -> Self:
+    def open(cls, url: str, *, timeouts: Timeouts = TIMEOUTS) -> Self:
         """A client with a pool of its own; call inside a running event loop."""
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=ENGINE_CONNECT_SECONDS, sock_read=idle_seconds
+                total=None, sock_connect=timeouts.connect, sock_read=timeouts.answer
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"accept-encoding": "identity", "content-type": "application/json"},
             trace_configs=[_noting_reuse()],
         )
-        return cls(session, url)
+        return cls(session, url, timeouts)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -97,13 +156,48 @@ class EngineClient:
         try:
             return await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            raise EngineBroke("The engine stopped in the middle of an answer.") from problem
+            raise _broke(problem, "The engine stopped in the middle of an answer.") from problem
         finally:
             response.release()
 
-    async def stream(self, ask: Ask) -> EngineStream:
-        """The engine's answer as it is generated; the caller closes it."""
-        return EngineStream(await self._send(ask))
+    async def stream(
+        self, ask: Ask, *, ended: Callable[[EngineError | None], None] | None = None
+    ) -> EngineStream:
+        """The engine's answer once its first bytes are there; the caller closes it.
+
+        `ended` is told once, when it is closed, what broke it, if anything did.
+        """
+        response = await self._send(ask, self._streaming)
+        try:
+            first = await response.content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            response.close()
+            raise _broke(problem, "The engine stopped before its first token.") from problem
+        except BaseException:
+            response.close()
+            raise
+        if response.connection is not None and response.connection.protocol is not None:
+            # From here on each read is waited for as long as this; until now, for a first token.
+            response.connection.protocol.read_timeout = self._idle_seconds
+            response.connection.protocol.start_timeout()
+        return EngineStream(response, first, ended=ended)
+
+    async def models(self) -> frozenset[str]:
+        """The names that the engine answers to: its base model and the adapters it has loaded."""
+        body = await self._manage("GET", "models", None, LISTING)
+        try:
+            return frozenset(str(model["id"]) for model in json.loads(body)["data"])
+        except (ValueError, KeyError, TypeError) as problem:
+            raise EngineBroke("The engine's list of models can't be read.") from problem
+
+    async def load(self, version: str, folder: Path) -> None:
+        """Have an adapter loaded; its folder has the same path for the engine as for us."""
+        fields = {"lora_name": version, "lora_path": str(folder)}
+        await self._manage("POST", "load_lora_adapter", fields, LOADING)
+
+    async def unload(self, version: str) -> None:
+        """Have the engine forget an adapter's name; its weights go when their place is needed."""
+        await self._manage("POST", "unload_lora_adapter", {"lora_name": version}, LOADING)
 
     async def probe(self) -> None:
         """Raise EngineUnavailable unless the engine says that it is well."""
@@ -115,32 +209,53 @@ class EngineClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise EngineUnavailable("The engine was not reached.") from problem
 
-    async def _send(self, ask: Ask) -> aiohttp.ClientResponse:
+    async def _manage(
+        self, method: str, name: str, fields: object, waiting: aiohttp.ClientTimeout
+    ) -> bytes:
+        """One request that is no inference. Raises like `ask`."""
+        try:
+            async with self._session.request(
+                method, f"{self._url}/v1/{name}", json=fields, timeout=waiting
+            ) as response:
+                if response.status != 200:
+                    raise await _refusal(response)
+                return await response.read()
+        except UNREACHED as problem:
+            raise EngineUnavailable("The engine was not reached.") from problem
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            raise _broke(problem, "The engine did not answer.") from problem
+
+    async def _send(
+        self, ask: Ask, waiting: aiohttp.ClientTimeout | None = None
+    ) -> aiohttp.ClientResponse:
         connection = Connection()
         try:
-            response = await self._post(ask, connection)
+            response = await self._post(ask, connection, waiting)
         except EngineBroke as problem:
             if not (connection.reused and isinstance(problem.__cause__, DISCONNECTED)):
                 raise
             # An idle connection that the engine closed just then. Nothing was served, and an
             # inference is charged once however often it is asked: ask once more.
-            response = await self._post(ask, Connection())
+            response = await self._post(ask, Connection(), waiting)
         if response.status != 200:
             raise await _refusal(response)
         return response
 
-    async def _post(self, ask: Ask, connection: "Connection") -> aiohttp.ClientResponse:
+    async def _post(
+        self, ask: Ask, connection: "Connection", waiting: aiohttp.ClientTimeout | None
+    ) -> aiohttp.ClientResponse:
         try:
             return await self._session.post(
                 self._url + ask.path,
                 data=ask.body,
-                headers={"x-request-id": ask.inference},
+                headers={"x-request-id": ask.inference, **ask.trace},
                 trace_request_ctx=connection,
+                timeout=waiting or self._session.timeout,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as problem:
+        except UNREACHED as problem:
             raise EngineUnavailable("The engine was not reached.") from problem
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            raise EngineBroke("The engine did not answer.") from problem
+            raise _broke(problem, "The engine did not answer.") from problem
 
 
 def _noting_reuse() -> aiohttp.TraceConfig:
@@ -170,10 +285,37 @@ async def _refusal(response: aiohttp.ClientResponse) -> EngineError:
     message, param = error_of(body)
     if response.status in PASSED_ON:
         return EngineRefused(message, status=response.status, param=param)
-    if response.status in (404, 429, 503):
-        # 404: the registry knows the adapter and the engine does not (yet).
-        return EngineUnavailable(f"The engine can't take this now: {message}")
+    if response.status == 404:  # the release knows the adapter and the engine does not (yet)
+        return AdapterUnavailable(f"The engine can't take this now: {message}")
+    if response.status in (429, 503):
+        return EngineBusy(f"The engine can't take this now: {message}")
+    if response.status == 500:
+        is_generation = message == GENERATION_FAILED
+        return failure_of(message) if is_generation else RequestFailed("The engine failed.")
     return EngineBroke(f"The engine failed with status {response.status}.")
+
+
+def _broke(problem: BaseException, message: str) -> EngineBroke:
+    """The error for an answer that stopped or never came."""
+    return (EngineTimedOut if isinstance(problem, TimeoutError) else EngineBroke)(message)
+
+
+def failure_of(message: str) -> EngineBroke:
+    """The error for what the engine calls its own fault: of this one request, or of all."""
+    kind = GenerationFailed if message == GENERATION_FAILED else EngineBroke
+    return kind(f"The engine failed: {message}")
+
+
+def error_in(data: bytes) -> EngineError:
+    """The error that an event of a stream reports: a judgement of the request, or a failure."""
+    message, param = error_of(data)
+    try:
+        code = json.loads(data)["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        code = None
+    if code in PASSED_ON:
+        return EngineRefused(message, status=code, param=param)
+    return failure_of(message)
 
 
 def error_of(body: bytes) -> tuple[str, str | None]:

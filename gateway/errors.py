@@ -12,10 +12,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from byline.errors import (
+    AdapterUnavailable,
     ArchiveUnavailable,
+    BudgetSpent,
     BylineError,
     EngineBroke,
+    EngineBusy,
     EngineRefused,
+    EngineTimedOut,
     EngineUnavailable,
     Forbidden,
     InsufficientFunds,
@@ -25,9 +29,12 @@ from byline.errors import (
     LedgerFull,
     LedgerUnavailable,
     NotFound,
+    RequestsLimitReached,
     SpoolFull,
+    TokensLimitReached,
     Unauthenticated,
 )
+from gateway.observed import observed
 
 log = logging.getLogger("gateway")
 
@@ -70,13 +77,19 @@ TABLE: tuple[tuple[type[BylineError], Answered], ...] = (
     (Forbidden, Answered(403, "permission_error", "permission_denied")),
     (NotFound, Answered(404, "invalid_request_error", "not_found")),
     (InsufficientFunds, Answered(429, "insufficient_quota", "insufficient_quota")),
+    (RequestsLimitReached, Answered(429, "requests", "rate_limit_exceeded")),
+    (TokensLimitReached, Answered(429, "tokens", "rate_limit_exceeded")),
+    (BudgetSpent, Answered(429, "insufficient_quota", "insufficient_quota")),
     (SpoolFull, Answered(503, "server_error", "spool_full")),
     (LedgerUnavailable, Answered(503, "server_error", "ledger_unavailable")),
     (LedgerFull, Answered(503, "server_error", "ledger_full")),
     (LedgerFrozen, Answered(503, "server_error", "ledger_frozen")),
     (LedgerFenced, Answered(503, "server_error", "ledger_fenced")),
     (ArchiveUnavailable, Answered(503, "server_error", "archive_unavailable")),
+    (AdapterUnavailable, Answered(503, "server_error", "adapter_unavailable")),
+    (EngineBusy, Answered(503, "server_error", "engine_busy")),
     (EngineUnavailable, Answered(503, "server_error", "engine_unavailable")),
+    (EngineTimedOut, Answered(504, "server_error", "engine_timed_out")),
     (EngineBroke, Answered(502, "server_error", "engine_broke")),
     (ClientGone, Answered(CLIENT_GONE_STATUS, "invalid_request_error", "client_gone")),
 )
@@ -133,23 +146,30 @@ def response_of(problem: BylineError) -> JSONResponse:
 
 def error_event(problem: BylineError) -> bytes:
     """The response to an error in the middle of a stream: one event in OpenAI's shape."""
+    return b"data: %s\n\n" % json.dumps(error_object(problem)).encode()
+
+
+def error_object(problem: BylineError) -> dict[str, object]:
+    """OpenAI's error object for an error, without what must stay here."""
     row = answered(problem)
     message = INTERNAL_MESSAGE if row is INTERNAL else clean(str(problem))
-    return b"data: %s\n\n" % json.dumps(error_fields(row, message)).encode()
+    return error_fields(row, message, getattr(problem, "param", None))
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every expected error, unknown route and wrong method in OpenAI's shape."""
 
-    async def expected(_: Request, problem: Exception) -> Response:
+    async def expected(request: Request, problem: Exception) -> Response:
         assert isinstance(problem, BylineError)
+        observed(request).code = answered(problem).code
         return response_of(problem)
 
     async def http(request: Request, problem: Exception) -> Response:
         assert isinstance(problem, HTTPException)
         return _unrouted(request, problem)
 
-    async def gone(_: Request, _problem: Exception) -> Response:
+    async def gone(request: Request, _problem: Exception) -> Response:
+        observed(request).code = "client_gone"
         return response_of(ClientGone("the client went away"))
 
     async def invalid(_: Request, problem: Exception) -> Response:

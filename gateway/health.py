@@ -19,8 +19,8 @@ def health_routes(services: Services, deliveries: Deliveries) -> APIRouter:
     @routes.get("/readyz", response_model=None)
     async def ready() -> JSONResponse:
         await deliveries.ping()
-        await services.engine.probe()
-        return JSONResponse({"status": "ready"})
+        await services.engines.probe()
+        return JSONResponse({"status": "ready", "engines": services.engines.described()})
 
     @routes.get("/metrics", response_model=None)
     async def metrics() -> Response:

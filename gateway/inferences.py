@@ -1,8 +1,9 @@
 """The journey of one inference through this program: admit, generate, capture."""
 
 import asyncio
-import time
+import hashlib
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import uuid_utils
@@ -10,114 +11,217 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from byline.errors import EngineBroke
+from byline.errors import EngineBroke, EngineError
 from byline.money import POLICY
 from byline.records import Caller
-from gateway.answers import read_plain, read_stream
+from gateway.answers import Answer, read_plain, read_stream
+from gateway.attribution_wait import inline_fields
 from gateway.auth import ASKERS, caller_of
-from gateway.charging import CAPTURE_WAIT_SECONDS, Charging, Inference, hold_nano
+from gateway.charging import CAPTURE_WAIT_SECONDS, Charging, Ending, Inference, hold_nano
 from gateway.engine_client import Ask
+from gateway.engines.choosing import prefix_of, work_tokens
 from gateway.errors import ClientGone
-from gateway.middleware import Observed, observed
+from gateway.leaving import unless_gone
 from gateway.models import Models, Target
-from gateway.relay import Relay, RelayResponse, first_event_timer
+from gateway.observed import ENGINE, OTHER, Observed, observed
+from gateway.presenting import Added, AsItCame, Presenter
+from gateway.quotas import Admissions, want_of
+from gateway.relay import Charged, Relay, RelayResponse
 from gateway.services import Services
-from gateway.streaming import Tape
+from gateway.streaming import Tape, refusal_in
+from gateway.structured_outputs import explained
 from gateway.wire import Endpoint, Question, engine_body, read_question
 
 Result = TypeVar("Result")
+
+# What the engine calls its streams' chunks, and what their ids begin with.
+CHUNKS = {
+    Endpoint.CHAT: ("chat.completion.chunk", "chatcmpl"),
+    Endpoint.COMPLETION: ("text_completion", "cmpl"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, and the form that its answer takes."""
+
+    question: Question
+    presenter: Callable[[Inference], Presenter]
 
 
 class Inferences:
     """Answers questions: one hold before the first token, one capture or void after the last."""
 
-    def __init__(self, services: Services, models: Models, charging: Charging) -> None:
+    def __init__(
+        self, services: Services, models: Models, charging: Charging, admissions: Admissions
+    ) -> None:
+        self._admissions = admissions
         self._services = services
-        self._engine = services.engine
+        self._engines = services.engines
         self._models = models
         self._charging = charging
 
-    async def answer(self, request: Request, endpoint: Endpoint) -> Response:
+    async def answer(self, request: Request, read: Callable[[bytes], Asked]) -> Response:
         """One question's answer, whole or streamed. Raises the domain's errors."""
         seen = observed(request)
         caller = await caller_of(request, self._services.keys, ASKERS)
-        question = read_question(endpoint, await request.body())
-        target = self._models.target(question)
-        seen.model = target.label
+        with seen.elsewhere():
+            raw = await request.body()
+        asked = read(raw)
+        question = asked.question
+        id_ = str(uuid_utils.uuid7())
+        seen.model = OTHER
+        target = self._models.target(question, id_)
+        seen.model, seen.inference, seen.streamed = target.label, id_, question.stream
+        if tracing := self._services.tracing:
+            seen.span = tracing.begin(seen, question, target.served_by, request.headers)
         if target.routed:
-            self._services.telemetry.auto_routed.labels(target.label).inc()
-        inference = self._inference(caller, question, target)
-        await self._charging.hold(inference)
+            self._services.telemetry.routed(target.label)
+        inference = self._inference(seen, caller, question, target)
+        context = self._services.release.context_tokens
+        want = want_of(caller, inference.id, question, inference.held_nano, context)
+        async with self._admissions.admitted(caller, want, seen.headers):
+            await self._charging.hold(inference)
         seen.asks_engine = True
+        presenter = asked.presenter(inference)
         if question.stream:
-            return await self._stream(request, inference)
-        return await self._plain(request, inference)
+            return await self._stream(request, inference, presenter)
+        return await self._plain(request, inference, presenter)
 
-    def _inference(self, caller: Caller, question: Question, target: Target) -> Inference:
+    def _inference(
+        self, seen: Observed, caller: Caller, question: Question, target: Target
+    ) -> Inference:
+        assert seen.inference is not None
         context = self._services.release.context_tokens
         return Inference(
-            id=str(uuid_utils.uuid7()),
+            id=seen.inference,
             application=caller.subject,
             question=question,
             target=target,
             held_nano=hold_nano(POLICY, question, target, context),
             time_ms=self._services.clock_ms(),
+            seen=seen,
         )
 
-    async def _plain(self, request: Request, inference: Inference) -> Response:
-        work = self._engine.ask(_ask(inference))
-        body = await self._voiding(request, inference, work)
+    async def _plain(
+        self, request: Request, inference: Inference, presenter: Presenter
+    ) -> Response:
+        work = self._engines.ask(self._ask(inference))
+        body = await self._settling(request, inference, work)
         choices = inference.question.choices
         try:
             answer = read_plain(body, choices=choices, inference=inference.id)
         except EngineBroke:
             self._charging.void(inference)
             raise
-        capture = self._charging.finish(inference, lambda: answer)
-        await asyncio.wait({capture}, timeout=CAPTURE_WAIT_SECONDS)
-        return Response(body, headers=answer_headers(inference), media_type="application/json")
+        charged = self._charging.finish(inference, lambda: answer)
+        await asyncio.wait({charged}, timeout=CAPTURE_WAIT_SECONDS)
+        added = await unless_gone(request, self._added(inference, charged))
+        return Response(
+            presenter.whole(body, added),
+            headers=answer_headers(inference),
+            media_type="application/json",
+        )
 
-    async def _stream(self, request: Request, inference: Inference) -> Response:
-        work = self._engine.stream(_ask(inference))
-        upstream = await self._voiding(request, inference, work)
+    async def _stream(
+        self, request: Request, inference: Inference, presenter: Presenter
+    ) -> Response:
+        work = self._engines.stream(self._ask(inference))
+        upstream = await self._settling(request, inference, work)
         seen = observed(request)
-        tape = Tape(shows_usage=inference.question.shows_usage)
-        choices = inference.question.choices
+        tape = Tape(shows_usage=presenter.shows_usage)
+        question = inference.question
+        if problem := refusal_in(upstream.first):
+            upstream.close()
+            self._charging.void(inference)
+            raise explained(problem, question)
 
-        def settle(ended_early: bool) -> "asyncio.Task[None]":
-            return self._charging.finish(
-                inference,
-                lambda: read_stream(tape.kept(), choices=choices),
-                ended_early=ended_early,
-            )
+        def settle(ending: Ending) -> Charged:
+            def read() -> Answer:
+                return read_stream(tape.kept(), choices=question.choices)
 
-        relay = Relay(upstream, tape, settle, seen, self._first_token(inference, seen))
+            return self._charging.finish(inference, read, ending)
+
+        def why(problem: EngineError, kept: bytes) -> EngineError:
+            came = any(read_stream(kept, choices=question.choices).choices)
+            return explained(problem, question, came=came)
+
+        relay = Relay(
+            upstream,
+            tape,
+            presenter,
+            settle=settle,
+            added=lambda charged: self._added(inference, charged),
+            explained=why,
+            seen=seen,
+            piece=self._services.telemetry.pace(seen).piece,
+        )
         return RelayResponse(relay, answer_headers(inference))
 
-    def _first_token(self, inference: Inference, seen: Observed) -> Callable[[], None]:
-        histogram = self._services.telemetry.first_token_seconds.labels(inference.target.label)
-        return first_event_timer(histogram.observe, seen.started)
+    def _ask(self, inference: Inference) -> Ask:
+        ask = ask_of(inference, self._services.release.context_tokens)
+        span = inference.seen.span
+        return ask if span is None else replace(ask, trace=span.headers())
 
-    async def _voiding(
+    async def _added(self, inference: Inference, charged: Charged) -> Added:
+        """What the client asked of Byline itself, to stand in its answer."""
+        if not inference.question.inline:
+            return None
+        with inference.seen.elsewhere():
+            return await inline_fields(
+                self._services.shards,
+                inference.id,
+                inference.application,
+                charged,
+                self._services.limits.inline_seconds,
+            )
+
+    async def _settling(
         self, request: Request, inference: Inference, work: Coroutine[Any, Any, Result]
     ) -> Result:
-        """The engine's answer; the hold is given back if none comes or the client goes away."""
+        """What the engine answers. If nothing comes the hold is given back; a client that leaves
+        before pays for its prompt."""
         seen = observed(request)
-        started = time.perf_counter()
-        answered = False
+        engine = seen.part(ENGINE)
         try:
-            result = await unless_gone(request, work)
-            answered = True
-            return result
+            with engine:
+                return await unless_gone(request, work)
+        except ClientGone:
+            self._charging.abandon(inference)
+            raise
+        except BaseException as problem:
+            self._charging.void(inference)
+            if isinstance(problem, EngineError):
+                raise explained(problem, inference.question) from problem
+            raise
         finally:
-            seen.upstream_seconds += time.perf_counter() - started
-            if not answered:
-                self._charging.void(inference)
+            seen.upstream_seconds += engine.ended - engine.began
 
 
-def _ask(inference: Inference) -> Ask:
-    body = engine_body(inference.question, inference.target.served_by)
-    return Ask(inference.question.endpoint, body, inference.id)
+def ask_of(inference: Inference, context_tokens: int) -> Ask:
+    """What the engine is sent for an inference, and what is needed to choose the engine."""
+    question, adapter = inference.question, inference.target.adapter
+    version = adapter.version if adapter else None
+    body = engine_body(
+        question, inference.target.served_by, cache_salt=cache_salt(inference.application)
+    )
+    longest = min(question.completion_tokens_max or context_tokens, context_tokens)
+    return Ask(
+        question.endpoint,
+        body,
+        inference.id,
+        adapter=version,
+        tokens=work_tokens(body, question.choices * longest, context_tokens),
+        prefix=prefix_of(body, version, inference.application),
+    )
+
+
+def cache_salt(application: str) -> str:
+    """One prefix cache an application: how fast an answer begins tells nobody what another asked.
+
+    No secret, because no client can set a salt: the gateway is the only one that does.
+    """
+    return hashlib.sha256(b"byline prefix cache\0" + application.encode()).hexdigest()
 
 
 def answer_headers(inference: Inference) -> dict[str, str]:
@@ -126,6 +230,7 @@ def answer_headers(inference: Inference) -> dict[str, str]:
         "x-byline-inference-id": inference.id,
         "x-byline-adapter": inference.target.served_by,
         "x-byline-attribution": f"/v1/attributions/{inference.id}",
+        "x-byline-receipt": f"/v1/receipts/{inference.id}",
     }
     if routed := inference.target.routed:
         headers["x-byline-route-confidence"] = f"{routed.confidence:.4f}"
@@ -134,26 +239,25 @@ def answer_headers(inference: Inference) -> dict[str, str]:
     return headers
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled when the client disconnects: then ClientGone.
+def as_it_came(endpoint: Endpoint) -> Callable[[bytes], Asked]:
+    """Reads a body of this endpoint; its answer is shown as the engine gives it."""
+    name, prefix = CHUNKS[endpoint]
 
-    The request's body must have been read: what else arrives is thrown away.
-    """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone("the client went away before its answer was ready")
-    finally:
-        task.cancel()
-        gone.cancel()
+    def read(raw: bytes) -> Asked:
+        question = read_question(endpoint, raw)
 
+        def presenter(inference: Inference) -> Presenter:
+            head = {
+                "id": f"{prefix}-{inference.id}",
+                "object": name,
+                "created": inference.time_ms // 1_000,
+                "model": inference.target.served_by,
+            }
+            return AsItCame(head, shows_usage=question.shows_usage)
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        return Asked(question, presenter)
+
+    return read
 
 
 def inference_routes(inferences: Inferences) -> APIRouter:
@@ -162,10 +266,10 @@ def inference_routes(inferences: Inferences) -> APIRouter:
 
     @routes.post(Endpoint.CHAT, response_model=None)
     async def chat(request: Request) -> Response:
-        return await inferences.answer(request, Endpoint.CHAT)
+        return await inferences.answer(request, as_it_came(Endpoint.CHAT))
 
     @routes.post(Endpoint.COMPLETION, response_model=None)
     async def complete(request: Request) -> Response:
-        return await inferences.answer(request, Endpoint.COMPLETION)
+        return await inferences.answer(request, as_it_came(Endpoint.COMPLETION))
 
     return routes

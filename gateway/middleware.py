@@ -7,10 +7,8 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import uuid_utils
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import (
@@ -21,31 +19,15 @@ from gateway.errors import (
     error_response,
     response_of,
 )
-from gateway.telemetry import UNKNOWN, Telemetry
+from gateway.observed import OBSERVED, Observed
+from gateway.operator_log import log_request
+from gateway.telemetry import Telemetry
 
 log = logging.getLogger("gateway")
 
 REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,128}$")
-OBSERVED = "byline.observed"  # the key in the ASGI scope
-
-
-@dataclass(slots=True)
-class Observed:
-    """What is measured of one request while it is handled."""
-
-    started: float = field(default_factory=time.perf_counter)
-    upstream_seconds: float = 0.0
-    asks_engine: bool = False
-    model: str = UNKNOWN
-    status: int = 500
-    client_gone: bool = False
-
-
-def observed(connection: HTTPConnection) -> Observed:
-    """The measurements of the request in hand."""
-    found = connection.scope[OBSERVED]
-    assert isinstance(found, Observed)
-    return found
+# W3C's `traceparent`, version 00; an all-zero trace is none.
+TRACEPARENT = re.compile(rb"^00-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
 class ObserveRequests:
@@ -62,54 +44,73 @@ class ObserveRequests:
             return
         seen = Observed()
         scope[OBSERVED] = seen
-        with self.telemetry.in_flight.track_inprogress():
-            try:
-                await self._answer(scope, receive, _naming(scope, seen, send))
-            finally:
-                self._count(scope, seen)
+        self.telemetry.requests_in_flight += 1
+        try:
+            await self._answer(scope, receive, _naming(scope, seen, send))
+        finally:
+            self.telemetry.requests_in_flight -= 1
+            self._ended(scope, seen)
 
     async def _answer(self, scope: Scope, receive: Receive, send: "_Sender") -> None:
         try:
             await self.app(scope, receive, send)
         except Exception:  # the last resort: a bug must not show itself to a client
             log.exception("a request to %s failed", _route(scope))
+            send.seen.code = INTERNAL.code
             if send.started:
                 raise  # half an answer is out: the server closes the connection
             response = error_response(INTERNAL, INTERNAL_MESSAGE)
             await response(scope, receive, send)
 
-    def _count(self, scope: Scope, seen: Observed) -> None:
-        route = _route(scope)
-        total = time.perf_counter() - seen.started
-        status = CLIENT_GONE_STATUS if seen.client_gone else seen.status
-        self.telemetry.requests.labels(route, seen.model, str(status)).inc()
-        self.telemetry.request_seconds.labels(route).observe(total)
-        if seen.asks_engine:
-            self.telemetry.upstream_seconds.labels(route).observe(seen.upstream_seconds)
-            self.telemetry.own_seconds.labels(route).observe(total - seen.upstream_seconds)
+    def _ended(self, scope: Scope, seen: Observed) -> None:
+        seen.ended = time.perf_counter()
+        seen.route = _route(scope)
+        seen.method = scope["method"]
+        if seen.client_gone:
+            seen.status, seen.code = CLIENT_GONE_STATUS, "client_gone"
+        self.telemetry.request_ended(seen)
+        if seen.settling is None or seen.settling.done():
+            _report(seen)
+        else:  # who left early, or whose ledger is late, is charged after the answer
+            seen.settling.add_done_callback(lambda _: _report(seen))
+
+
+def _report(seen: Observed) -> None:
+    """Draw up what is told of one request once all is known."""
+    if seen.span is not None:
+        seen.trace_id = seen.span.trace_id
+        seen.span.end(seen)
+    log_request(seen)
 
 
 class _Sender:
     """`send` with the request's id added to the answer, and a note of what was sent."""
 
-    def __init__(self, send: Send, seen: Observed, request_id: bytes) -> None:
+    def __init__(self, send: Send, seen: Observed) -> None:
         self.send = send
         self.seen = seen
-        self.request_id = request_id
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
             self.seen.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id)]
-        await self.send(message)
+            more = [(name.encode(), value.encode()) for name, value in self.seen.headers.items()]
+            given = message.get("headers", ())
+            message["headers"] = [*given, *more, (b"x-request-id", self.seen.request_id.encode())]
+        began = time.perf_counter()
+        await self.send(message)  # returns late where the client reads slowly
+        self.seen.elsewhere_seconds += time.perf_counter() - began
 
 
 def _naming(scope: Scope, seen: Observed, send: Send) -> _Sender:
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    name = given if REQUEST_ID.match(given) else str(uuid_utils.uuid7()).encode()
-    return _Sender(send, seen, name)
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.match(value):
+            seen.request_id = value.decode()
+        elif name == b"traceparent" and (found := TRACEPARENT.match(value)):
+            seen.trace_id = found[1].decode()
+    seen.request_id = seen.request_id or str(uuid_utils.uuid7())
+    return _Sender(send, seen)
 
 
 def _route(scope: Scope) -> str:

@@ -1,5 +1,6 @@
 """Which model answers, and the list of models: names a client may use, never a path."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from byline.aliases import Alias
 from byline.api_keys import ApiKeys
 from byline.errors import InvalidInput
 from byline.records import AdapterVersion, Release
@@ -48,21 +50,38 @@ class Target:
     routed: Routed | None = None
 
 
+def labels_of(release: Release) -> frozenset[str]:
+    """Every label that a target of this release can have."""
+    return frozenset({release.base_model, *(adapter.adapter for adapter in release.adapters)})
+
+
 class Models:
     """The models of one release."""
 
-    def __init__(self, release: Release, router: TextRouter) -> None:
+    def __init__(
+        self,
+        release: Release,
+        router: TextRouter,
+        aliases: Mapping[str, Alias] | None = None,
+        serves: Callable[[str], bool] | None = None,
+    ) -> None:
         self.release = release
         self._router = router
+        self._aliases = aliases or {}
+        self._serves = serves  # whether an engine has a version ready
 
-    def target(self, question: Question) -> Target:
-        """What answers `question`. Raises NotFound for a name that is not served."""
+    def target(self, question: Question, inference: str) -> Target:
+        """What answers `question`. Raises NotFound for a name that is not served.
+
+        An alias draws by the inference's id; where what it draws is not loaded, its fallbacks are
+        tried in their order. Without any, the request is refused later: nothing takes its place.
+        """
         if question.model != AUTO:
-            return self._named(question.model)
+            return self._found(question.model, inference)
         if question.route_text is None:
             raise InvalidInput(f"Model '{AUTO}' needs a user's text to route by.", param="model")
         routed = self._router.route(question.route_text)
-        return self._named(routed.adapter or self.release.base_model, routed)
+        return self._found(routed.adapter or self.release.base_model, inference, routed)
 
     def listing(self) -> list[dict[str, object]]:
         """OpenAI's list of models; what is ours stands under `byline`."""
@@ -71,7 +90,12 @@ class Models:
         auto: dict[str, object] = {"kind": "router", "router": release.router}
         return [
             _model(release.base_model, "base", base),
-            *(_model(a.adapter, a.owner, _adapter_facts(a)) for a in release.adapters),
+            *(
+                _model(a.adapter, a.owner, _adapter_facts(a))
+                for a in release.adapters
+                if a.adapter not in self._aliases
+            ),
+            *(_model(a.name, "byline", _alias_facts(a)) for a in self._aliases.values()),
             _model(AUTO, "byline", auto),
         ]
 
@@ -79,10 +103,26 @@ class Models:
         """One entry of the list; an exact version is described too. Raises NotFound."""
         if name == AUTO:
             return self.listing()[-1]
+        if name in self._aliases:
+            return _model(name, "byline", _alias_facts(self._aliases[name]))
         adapter = find_adapter(self.release, name)
         if adapter is None:
             return self.listing()[0]
         return _model(name, adapter.owner, _adapter_facts(adapter))
+
+    def _found(self, name: str, inference: str, routed: Routed | None = None) -> Target:
+        alias = self._aliases.get(name)
+        if alias is None:
+            return self._named(name, routed)
+        names = (alias.drawn(inference), *alias.fallback)
+        targets = [self._named(name, routed) for name in names]
+        served = (t for t in targets if self._is_served(t))
+        return next(served, targets[0])
+
+    def _is_served(self, target: Target) -> bool:
+        if target.adapter is None or self._serves is None:
+            return True
+        return self._serves(target.served_by)
 
     def _named(self, name: str, routed: Routed | None = None) -> Target:
         adapter = find_adapter(self.release, name)
@@ -94,6 +134,10 @@ class Models:
 def _model(name: str, owner: str, facts: dict[str, object]) -> dict[str, object]:
     # OpenAI's clients require `created`; a release has no time of its own.
     return {"id": name, "object": "model", "created": 0, "owned_by": owner, "byline": facts}
+
+
+def _alias_facts(alias: Alias) -> dict[str, object]:
+    return {"kind": "alias", "weights": dict(alias.weights), "fallback": list(alias.fallback)}
 
 
 def _adapter_facts(adapter: AdapterVersion) -> dict[str, object]:

@@ -3,22 +3,26 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from byline.errors import EngineBroke
-from gateway.charging import CAPTURE_WAIT_SECONDS
+from byline.errors import EngineBroke, EngineError
+from byline.records import Capture
+from gateway.charging import CAPTURE_WAIT_SECONDS, Ending
 from gateway.engine_client import EngineStream
-from gateway.errors import error_event
-from gateway.middleware import Observed
+from gateway.errors import answered
+from gateway.observed import ENGINE, Observed
+from gateway.presenting import Added, Presenter
 from gateway.streaming import Tape
 
 log = logging.getLogger("gateway")
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+Charged = asyncio.Task[Capture | None]
 
 
 @dataclass(slots=True)
@@ -27,34 +31,36 @@ class Relay:
 
     upstream: EngineStream
     tape: Tape
-    settle: Callable[[bool], "asyncio.Task[None]"]  # told whether the answer ended early
+    presenter: Presenter
+    settle: Callable[[Ending], Charged]
+    added: Callable[[Charged], Awaitable[Added]]  # what the client asked of Byline itself
+    explained: Callable[[EngineError, bytes], EngineError]  # given what came before it broke
     seen: Observed
-    first_event: Callable[[], None]
+    piece: Callable[[], None]  # told of each piece that goes out
     settled: bool = False
 
     async def events(self) -> AsyncIterator[bytes]:
-        """What the client receives. `[DONE]` comes when the capture is posted, or is late."""
+        """What the client receives. The end comes when the capture is posted, or is late."""
         try:
             async for ready in self._passing():
                 yield ready
             if not self.tape.finished:
                 raise self.tape.problem or EngineBroke("The engine's answer stopped half-way.")
-        except EngineBroke as problem:
-            log.warning("an answer broke off: %s", problem)
-            self._settle_once(ended_early=True)
-            yield error_event(problem)
+        except EngineError as problem:
+            log.warning("an answer broke off: %s", type(problem).__name__)  # its text may be theirs
+            self.seen.code = answered(problem).code
+            self._settle_once(Ending.BROKEN)
+            yield self.presenter.broken(self.explained(problem, self.tape.kept()))
             return
-        await asyncio.wait({self._settle_once(ended_early=False)}, timeout=CAPTURE_WAIT_SECONDS)
-        yield self.tape.last
+        charged = self._settle_once(Ending.COMPLETE)
+        await asyncio.wait({charged}, timeout=CAPTURE_WAIT_SECONDS)
+        yield self.presenter.end(self.tape.last, await self.added(charged))
 
     async def _passing(self) -> AsyncIterator[bytes]:
-        is_first = True
         async for data in self.upstream.reads():
-            ready = self.tape.feed(data)
+            ready = self.presenter.events(self.tape.feed(data))
             if ready:
-                if is_first:
-                    self.first_event()
-                    is_first = False
+                self.piece()
                 yield ready
             if self.tape.finished or self.tape.problem:
                 return
@@ -65,12 +71,13 @@ class Relay:
         self.seen.upstream_seconds += self.upstream.waited_seconds
         if not self.settled:
             self.seen.client_gone = True
-            self._settle_once(ended_early=not self.tape.finished)
+            self._settle_once(Ending.COMPLETE if self.tape.finished else Ending.ABANDONED)
 
-    def _settle_once(self, *, ended_early: bool) -> "asyncio.Task[None]":
+    def _settle_once(self, ending: Ending) -> Charged:
         assert not self.settled
         self.settled = True
-        return self.settle(ended_early)
+        self.seen.parts[ENGINE].ended = time.perf_counter()
+        return self.settle(ending)
 
 
 class RelayResponse(StreamingResponse):
@@ -88,8 +95,3 @@ class RelayResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._relay.close()
-
-
-def first_event_timer(observe: Callable[[float], None], started: float) -> Callable[[], None]:
-    """A callback that reports the time since `started`."""
-    return lambda: observe(time.perf_counter() - started)

@@ -4,15 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from byline.aliases import Alias
 from byline.api_keys import ApiKeys
 from byline.delivery.spool import Spool
 from byline.ledger.shards import Shards
-from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX
+from byline.limits import HOLD_SECONDS, INLINE_SECONDS, REQUEST_BYTES_MAX
+from byline.quotas.quotas import Quotas
 from byline.records import Release
 from gateway.archive_reads import ArchiveReads
-from gateway.engine_client import EngineClient
+from gateway.engines.engines import Engines
 from gateway.models import TextRouter
 from gateway.telemetry import Telemetry
+from gateway.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Limits:
     request_bytes_max: int = REQUEST_BYTES_MAX
     hold_seconds: float = HOLD_SECONDS
     shutdown_seconds: float = 30.0
+    inline_seconds: float = INLINE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +36,13 @@ class Services:
     spools: Mapping[str, Spool]  # by the shard that its posts wait for
     archive: ArchiveReads
     keys: ApiKeys
-    engine: EngineClient
+    quotas: Quotas
+    engines: Engines
     release: Release
     router: TextRouter
     served_folder: Path
     telemetry: Telemetry
     clock_ms: Callable[[], int]
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    tracing: Tracing | None = None  # None: no traces
     limits: Limits = field(default_factory=Limits)

@@ -1,21 +1,44 @@
 """The gateway's settings: the only place of this program that reads the environment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from byline.ledger.ledger_names import LedgerNames, Placed
-from byline.limits import HOLD_SECONDS, REQUEST_BYTES_MAX, SPOOL_BYTES_MAX
+from byline.limits import HOLD_SECONDS, INLINE_SECONDS, REQUEST_BYTES_MAX, SPOOL_BYTES_MAX
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+def _split(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    return tuple(url.strip().rstrip("/") for url in given.split(",") if url.strip())
+
+
+def _each_once(urls: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(urls)) < len(urls):
+        raise ValueError("one address stands there twice")
+    return urls
+
+
+EngineUrls = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^https?://[^/]+")], ...],
+    NoDecode,
+    BeforeValidator(_split),
+    AfterValidator(_each_once),
+    Field(min_length=1, max_length=64),
+]
 
 
 class GatewaySettings(BaseSettings):
     """Each field is read from `BYLINE_GATEWAY_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(env_prefix="BYLINE_GATEWAY_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="BYLINE_GATEWAY_", extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(
         default=Path(".byline"),
@@ -55,10 +78,17 @@ class GatewaySettings(BaseSettings):
         description="The archive that earnings and usage are read from: sqlite:////PATH or "
         "postgresql+psycopg://USER@HOST/DATABASE. Empty: archive.sqlite in the home folder.",
     )
-    engine_url: str = Field(
-        default="http://127.0.0.1:8081",
-        pattern=r"^https?://",
-        description="The inference engine's root address, without /v1.",
+    engine_urls: EngineUrls = Field(
+        default=("http://127.0.0.1:8081",),
+        description="The engines' root addresses, without /v1, with commas between them. One "
+        "address is one engine, never a load balancer.",
+    )
+    engine_loras_max: int = Field(
+        default=4,
+        ge=1,
+        le=256,
+        description="For how many adapters at a time each engine gets requests from this gateway: "
+        "at most the engine's own MAX_LORAS.",
     )
     request_bytes_max: int = Field(
         default=REQUEST_BYTES_MAX,
@@ -72,11 +102,25 @@ class GatewaySettings(BaseSettings):
         le=86_400,
         description="How long, in seconds, a hold lasts if nothing captures or voids it.",
     )
+    inline_seconds: int = Field(
+        default=int(INLINE_SECONDS),
+        ge=1,
+        le=600,
+        description="How long, in seconds, an answer waits for its attribution if its request says "
+        "that it is to carry it.",
+    )
     shutdown_seconds: int = Field(
         default=30,
         ge=1,
         le=3_600,
         description="How long, in seconds, a stopping gateway waits for answers, then captures.",
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        default="",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        pattern=r"^(https?://.+)?$",
+        description="Where traces are sent, by OTLP over HTTP: a collector's root address. Empty: "
+        "no traces. The name is OpenTelemetry's own, without this program's prefix.",
     )
     log_level: LogLevel = Field(
         default="INFO", description="The least severe operator log line to print."

@@ -7,9 +7,9 @@ withheld from a client that did not ask for it; and an error, which ends the ans
 import json
 import re
 
-from byline.errors import EngineBroke
+from byline.errors import EngineBroke, EngineError
 from gateway.answers import DONE
-from gateway.engine_client import error_of
+from gateway.engine_client import error_in
 
 # Inside a JSON string a quote is escaped, so that no answer's text can look like one of these.
 SPECIAL = re.compile(rb'^data: ?(?:\[DONE\]|\{ ?"error")|"choices": ?\[ ?\]', re.MULTILINE)
@@ -23,7 +23,7 @@ class Tape:
     def __init__(self, *, shows_usage: bool) -> None:
         self.finished = False
         self.last = b""  # the [DONE] event, as it came
-        self.problem: EngineBroke | None = None
+        self.problem: EngineError | None = None
         self._shows_usage = shows_usage
         self._kept: list[bytes] = []
         self._pending = b""
@@ -67,7 +67,13 @@ class Tape:
             self.problem = EngineBroke("The engine sent an event that can't be read.")
             return False
         if "error" in fields:
-            self.problem = EngineBroke(f"The engine failed: {error_of(data)[0]}")
+            self.problem = error_in(data)
             return False
         self._kept.append(event)
         return bool(self._shows_usage or fields.get("choices") or not fields.get("usage"))
+
+
+def refusal_in(first: bytes) -> EngineError | None:
+    """The error that a stream begins with: nothing was shown yet, so it can be the whole answer."""
+    tape = Tape(shows_usage=True)
+    return None if tape.feed(first) else tape.problem

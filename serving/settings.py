@@ -15,7 +15,9 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 class EngineSettings(BaseSettings):
     """Each field is read from `BYLINE_ENGINE_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(env_prefix="BYLINE_ENGINE_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="BYLINE_ENGINE_", extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(
         default=Path(".byline"),
@@ -49,7 +51,9 @@ class EngineSettings(BaseSettings):
 class WorkerSettings(BaseSettings):
     """Each field is read from `BYLINE_WORKER_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(env_prefix="BYLINE_WORKER_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="BYLINE_WORKER_", extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(
         default=Path(".byline"),

@@ -20,7 +20,7 @@ from byline.errors import (
     LedgerUnavailable,
     Unauthenticated,
 )
-from byline.ledger.ledger import Ledger
+from byline.ledger.ledger import Ledger, Standing
 from byline.posting.postings import Posting
 from byline.quotas.quotas import Quotas
 from byline.quotas.scopes import Admitted, Overdue, Refused, Scope, Want
@@ -164,6 +164,12 @@ class FakeLedger(Ledger):
             legs[f"open:{inference}"] = sum(capture.pools)
         return InferenceRecord(capture, 1_000, legs, tuple(self.attributions[inference]))
 
+    async def standing(self, inference: str) -> Standing | None:
+        if inference not in self.holds:
+            return None
+        application, nano, _ = self.holds[inference]
+        return Standing("held", application, nano)
+
     async def payout_blocks(self) -> Mapping[str, str]:
         if self.away:
             raise LedgerUnavailable("read the payout blocks: no answer")
@@ -229,7 +235,7 @@ class FakeQuotas(Quotas):
         self.corrections.append((inference, requests, tokens, nano))
         return True
 
-    async def overdue(self, *, limit: int = 100) -> list[Overdue]:
+    async def overdue(self, *, limit: int = 1_000) -> list[Overdue]:
         return []
 
     async def close(self) -> None:
@@ -258,6 +264,12 @@ class FakeRouter:
         return FakeRoute(None, 0.21, "cyber")
 
 
+def call_of(call: Mapping[str, str], **changes: str) -> dict[str, Any]:
+    """A function call as a chat has it."""
+    function = {"name": call["name"], "arguments": call["arguments"], **changes}
+    return {"id": call["id"], "type": "function", "function": function}
+
+
 ERROR_EVENT = b'data: {"error":{"message":"lost /srv/models/x.bin"}}\n\n'
 
 
@@ -275,11 +287,17 @@ class FakeEngine:
     stop_after: int | None = None  # events, then the connection is cut
     hang_after: int | None = None  # events, then nothing comes until the client goes away
     refuses: tuple[int, object] | None = None
-    error_after: int | None = None  # events, then vLLM's error event
+    error_after: int | None = None  # events, then an error event
+    error_event: bytes = ERROR_EVENT
     answer: bytes | None = None  # in the place of a plain answer
     healthy: bool = True
     asked: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     sent: bytes = b""
+    calls: list[dict[str, str]] = field(default_factory=list)  # functions that a chat calls
+    finish_reason: str = "stop"
+    tokenized: list[dict[str, Any]] = field(default_factory=list)
+    tokenizer_refuses: int | None = None  # with this status
+    tokenizer_pause: float = 0.0
     adapters: dict[str, str] = field(default_factory=dict)  # what is loaded: version to folder
     loads: list[tuple[str, str]] = field(default_factory=list)
     load_refused: tuple[int, str] | None = None  # how loading fails: status and message
@@ -291,6 +309,8 @@ class FakeEngine:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._handle)
         app.router.add_post("/v1/completions", self._handle)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/detokenize", self._detokenize)
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/load_lora_adapter", self._load)
@@ -299,6 +319,18 @@ class FakeEngine:
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        self.tokenized.append(json.loads(await request.read()))
+        await asyncio.sleep(self.tokenizer_pause)
+        if self.tokenizer_refuses is not None:
+            return web.json_response({"error": {"message": "no"}}, status=self.tokenizer_refuses)
+        counts = {"count": len(self.prompt), "max_model_len": 2048}
+        return web.json_response({**counts, "tokens": self.prompt, "token_strs": None})
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        self.tokenized.append(json.loads(await request.read()))
+        return web.json_response({"prompt": "What helps?"})
 
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": name} for name in ["tiny", *self.adapters]]})
@@ -357,9 +389,12 @@ class FakeEngine:
         choices: list[dict[str, Any]] = []
         for index, ids in enumerate(self.choices):
             text = "".join(f" w{token}" for token in ids)
-            choice: dict[str, Any] = {"index": index, "finish_reason": "stop", "token_ids": ids}
+            choice: dict[str, Any] = {"index": index, "token_ids": ids}
+            choice["finish_reason"] = self.finish_reason
             if is_chat:
                 choice["message"] = {"role": "assistant", "content": text}
+                if self.calls:
+                    choice["message"]["tool_calls"] = [call_of(call) for call in self.calls]
             else:
                 choice |= {"text": text, "prompt_token_ids": self.prompt}
             choices.append(choice)
@@ -386,7 +421,7 @@ class FakeEngine:
                 return response
             if number == self.hang_after:
                 await asyncio.sleep(60)
-            for piece in self._pieces(ERROR_EVENT if number == self.error_after else event):
+            for piece in self._pieces(self.error_event if number == self.error_after else event):
                 self.sent += piece
                 await response.write(piece)
             await asyncio.sleep(self.pause)
@@ -409,6 +444,8 @@ class FakeEngine:
             for index, ids in enumerate(self.choices):
                 if place < len(ids):
                     chunks.append(self._chunk(is_chat, index, ids, place))
+        if is_chat:
+            chunks += self._call_chunks()
         name = "chat.completion.chunk" if is_chat else "text_completion"
         head = {"id": "x", "object": name, "created": 1, "model": fields["model"]}
         bodies = [{**head, "choices": [chunk]} for chunk in chunks]
@@ -422,12 +459,25 @@ class FakeEngine:
             events.insert(1, b": keep-alive\n\n")
         return [*events, b"data: [DONE]\n\n"]
 
+    def _call_chunks(self) -> list[dict[str, Any]]:
+        """vLLM names the function first, then come its arguments."""
+        parts = [
+            part
+            for place, call in enumerate(self.calls)
+            for part in (
+                {**call_of(call, arguments=""), "index": place},
+                {"index": place, "function": {"arguments": call["arguments"]}},
+            )
+        ]
+        return [{"index": 0, "delta": {"tool_calls": [part]}} for part in parts]
+
     def _chunk(self, is_chat: bool, index: int, ids: list[int], place: int) -> dict[str, Any]:
         # The text imitates what the gateway looks for, as a model's answer may.
         word = f' w{ids[place]} "choices":[] data: [DONE]'
         last = place == len(ids) - 1
         chunk: dict[str, Any] = {
-            "index": index, "token_ids": [ids[place]], "finish_reason": "stop" if last else None,
+            "index": index, "token_ids": [ids[place]],
+            "finish_reason": self.finish_reason if last else None,
         }  # fmt: skip
         if is_chat:
             return {**chunk, "delta": {"content": word}}

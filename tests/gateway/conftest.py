@@ -18,10 +18,12 @@ from byline.ledger.shards import Shards
 from byline.records import AdapterVersion, Caller, KeyRole, Release
 from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
-from gateway.engine_client import EngineClient
+from gateway.engine_client import Timeouts
+from gateway.engines.engines import EngineBounds, Engines
 from gateway.services import Limits, Services
 from gateway.telemetry import Telemetry
-from tests.fakes import FakeEngine, FakeKeys, FakeLedger, FakeRouter
+from gateway.tracing import Tracing
+from tests.fakes import FakeEngine, FakeKeys, FakeLedger, FakeQuotas, FakeRouter
 
 SHOP, OTHER, ANN, BOB, OWNER, OPERATOR = (
     f"byl_{name}" for name in ["shop", "other", "ann", "bob", "own", "op"]
@@ -66,11 +68,13 @@ class House:
     url: str
     ledger: FakeLedger
     keys: FakeKeys
+    quotas: FakeQuotas
     engine: FakeEngine
     telemetry: Telemetry
     served: Path
     http: aiohttp.ClientSession
     stop: Callable[[], Awaitable[None]]
+    services: Services
 
     async def ask(
         self, fields: object = None, *, path: str = "/v1/chat/completions",
@@ -148,22 +152,39 @@ def archive_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, archive_url: str) -> AsyncIterator[House]:
+def tracing() -> Tracing | None:
+    """No traces, unless a test says otherwise."""
+    return None
+
+
+@pytest.fixture
+async def house(
+    tmp_path: Path, archive_url: str, tracing: Tracing | None
+) -> AsyncIterator[House]:
     """A running gateway."""
     engine, ledger, keys, telemetry = FakeEngine(), FakeLedger(), FakeKeys(KEYS), Telemetry()
+    quotas = FakeQuotas()
     async with serving_engine(engine) as engine_url, aiohttp.ClientSession() as http:
         services = Services(
             shards=Shards({"usd": ledger}, {}),
             spools={"usd": Spool.open(tmp_path / "spool")},
             archive=ArchiveReads(archive_url),
             keys=keys,
-            engine=EngineClient.open(engine_url, idle_seconds=2.0),
+            quotas=quotas,
+            engines=Engines.open(
+                [engine_url],
+                RELEASE,
+                tmp_path,
+                telemetry.registry,
+                bounds=EngineBounds(timeouts=Timeouts(first_token=2.0, idle=2.0, answer=2.0)),
+            ),
             release=RELEASE,
             router=FakeRouter({"fever": "med", "exploit": "cyber"}),
             served_folder=tmp_path / "served",
             telemetry=telemetry,
             clock_ms=lambda: time.time_ns() // 1_000_000,
-            limits=Limits(request_bytes_max=4_096, shutdown_seconds=5.0),
+            tracing=tracing,
+            limits=Limits(request_bytes_max=4_096, shutdown_seconds=5.0, inline_seconds=0.5),
         )
         async with serving_gateway(services) as (url, server):
 
@@ -171,4 +192,7 @@ async def house(tmp_path: Path, archive_url: str) -> AsyncIterator[House]:
                 server.should_exit = True
                 await server.shutdown()
 
-            yield House(url, ledger, keys, engine, telemetry, services.served_folder, http, stop)
+            yield House(
+                url, ledger, keys, quotas, engine, telemetry, services.served_folder, http, stop,
+                services,
+            )  # fmt: skip

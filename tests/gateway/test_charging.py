@@ -21,9 +21,10 @@ from byline.errors import KeyConflict, SpoolFull
 from byline.ledger.ledger import Ledger
 from byline.ledger.shards import Shards
 from byline.posting import postings
+from byline.quotas.quotas import Quotas
 from byline.redis_server import RedisServer, running_redis
 from gateway.archive_reads import ArchiveReads
-from gateway.engine_client import EngineClient
+from gateway.engines.engines import Engines
 from gateway.services import Services
 from gateway.telemetry import Telemetry
 from tests.fakes import FakeEngine, FakeKeys, FakeRouter
@@ -69,7 +70,8 @@ async def services_over(
         },
         archive=ArchiveReads(f"sqlite:///{home}/archive.sqlite"),
         keys=FakeKeys(KEYS),
-        engine=EngineClient.open(engine_url),
+        quotas=Quotas.of(redis_url, timeout_seconds=0.5),
+        engines=Engines.open(engine_url.split(","), RELEASE, home, telemetry.registry),
         release=RELEASE,
         router=FakeRouter({}),
         served_folder=home / "served",

@@ -195,8 +195,8 @@ async def test_an_engine_that_refuses_passes_its_reason_on_without_paths(house: 
 @pytest.mark.parametrize(
     ("status", "ours", "code"),
     [
-        (404, 503, "engine_unavailable"), (429, 503, "engine_unavailable"),
-        (503, 503, "engine_unavailable"), (500, 502, "engine_broke"), (401, 502, "engine_broke"),
+        (404, 503, "adapter_unavailable"), (429, 503, "engine_busy"), (503, 503, "engine_busy"),
+        (500, 502, "engine_broke"), (401, 502, "engine_broke"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])

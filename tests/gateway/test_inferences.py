@@ -1,6 +1,5 @@
 """One inference on its way: admitted, generated, captured; and what the client is told."""
 
-import asyncio
 import json
 import logging
 
@@ -9,7 +8,8 @@ import pytest
 from byline.money import POLICY, charge_nano
 from byline.records import UsageSource
 from byline.served import read_served
-from tests.gateway.conftest import CHAT, MED, OPERATOR, SHOP, House, eventually
+from gateway.inferences import cache_salt
+from tests.gateway.conftest import CHAT, MED, OPERATOR, OTHER, SHOP, House
 
 pytestmark = pytest.mark.anyio
 
@@ -66,10 +66,21 @@ async def test_the_engine_is_asked_for_the_version_with_token_ids(house: House) 
 async def test_what_is_the_gateways_to_set_is_stripped(house: House) -> None:
     stripped = {
         "priority": -9, "request_id": "mine", "cache_salt": "s", "vllm_xargs": {"a": 1},
-        "kv_transfer_params": {}, "ec_transfer_params": {},
+        "kv_transfer_params": {}, "ec_transfer_params": {}, "session_id": "theirs",
     }  # fmt: skip
     assert (await house.ask({**CHAT, **stripped})).status == 200
-    assert not stripped.keys() & house.engine.asked[0][2].keys()
+    sent = house.engine.asked[0][2]
+    assert stripped.keys() & sent.keys() == {"cache_salt"}
+    assert sent["cache_salt"] == cache_salt("shop")
+
+
+async def test_each_application_has_a_prefix_cache_of_its_own(house: House) -> None:
+    house.ledger.funds["other"] = 10**9
+    for key in (SHOP, OTHER, SHOP):
+        assert (await house.ask(CHAT, key=key)).status == 200
+    first, other, again = (fields["cache_salt"] for _, _, fields in house.engine.asked)
+    assert first == again != other
+    assert len(first) == 64
 
 
 async def test_the_hold_covers_the_longest_answer(house: House) -> None:
@@ -166,18 +177,6 @@ async def test_a_full_disk_leaves_the_charge_and_a_hash_that_nothing_has(house: 
     answer = await house.ask(CHAT)
     capture = house.ledger.captures[answer.headers["x-byline-inference-id"]]
     assert capture.tokens_sha256 == "0" * 64
-
-
-async def test_a_client_that_leaves_a_plain_answer_aborts_the_engine(house: House) -> None:
-    house.engine.pause = 30
-    asking = asyncio.create_task(house.ask(CHAT))
-    await eventually(lambda: house.engine.asked)
-    asking.cancel()
-    await asyncio.wait_for(house.engine.aborted.wait(), 5)
-    await eventually(lambda: house.ledger.voids)
-    assert house.ledger.funds["shop"] == 10**9
-    labels = {"route": "/v1/chat/completions", "model": "med", "status": "499"}
-    await eventually(lambda: house.metric("byline_requests_total", **labels) == 1)
 
 
 async def test_the_metrics_tell_what_was_asked(house: House) -> None:

@@ -1,7 +1,14 @@
 """GET /v1/models, the probes and the metrics page."""
 
+from dataclasses import dataclass
+from typing import cast
+
 import pytest
 
+from byline.aliases import Alias
+from gateway.models import Models
+from gateway.wire import Question
+from tests.fakes import FakeRouter
 from tests.gateway.conftest import ANN, CYBER, MED, RELEASE, House
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +53,13 @@ async def test_any_known_key_lists_models_and_none_does_not(house: House) -> Non
 
 async def test_the_probes_need_no_key(house: House) -> None:
     assert (await house.get("/healthz", None)).fields == {"status": "alive"}
-    assert (await house.get("/readyz", None)).fields == {"status": "ready"}
+    ready = (await house.get("/readyz", None)).fields
+    assert ready["status"] == "ready"
+    (engine,) = ready["engines"].values()
+    assert engine == {
+        "up": True, "breaker_open": False,
+        "adapters": {MED.version: "ready", CYBER.version: "ready"},
+    }  # fmt: skip
 
 
 async def test_not_ready_while_the_engine_is_unwell(house: House) -> None:
@@ -66,6 +79,49 @@ async def test_metrics_are_in_prometheus_text_format(house: House) -> None:
     await house.get("/healthz")
     answer = await house.get("/metrics", None)
     assert answer.headers["content-type"].startswith("text/plain")
-    line = b'byline_requests_total{model="unknown",route="/healthz",status="200"} 1.0'
+    line = b'byline_requests_total{model="none",route="/healthz",status="200"} 1.0'
     assert line in answer.body.splitlines()
     assert b"process_resident_memory_bytes" in answer.body
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `Models.target` reads of a question."""
+
+    model: str
+    route_text: str | None = None
+
+
+def found(models: Models, name: str, inference: str = "i", text: str | None = None) -> str:
+    question = cast(Question, Asked(name, text))
+    return models.target(question, inference).served_by
+
+
+def test_an_alias_divides_its_inferences_and_auto_goes_through_it() -> None:
+    aliases = {"med": Alias("med", {MED.version: 1, CYBER.version: 1})}
+    models = Models(RELEASE, FakeRouter({"fever": "med"}), aliases)
+    drawn = [found(models, "med", f"i{number}") for number in range(100)]
+    assert set(drawn) == {MED.version, CYBER.version}
+    assert drawn == [found(models, "auto", f"i{n}", "a fever") for n in range(100)]
+    assert found(models, MED.version) == MED.version, "an exact version is what it says"
+
+
+def test_a_fallback_answers_only_where_what_was_drawn_is_not_loaded() -> None:
+    aliases = {"care": Alias("care", {"med": 1}, ("cyber", "tiny"))}
+    loaded = {MED.version, CYBER.version}
+    models = Models(RELEASE, FakeRouter({}), aliases, loaded.__contains__)
+    assert found(models, "care") == MED.version
+    loaded.remove(MED.version)
+    assert found(models, "care") == CYBER.version
+    loaded.clear()
+    assert found(models, "care") == "tiny"
+    assert found(models, "med") == MED.version, "without a fallback it is refused by the engines"
+
+
+async def test_an_alias_is_listed_with_its_weights() -> None:
+    models = Models(RELEASE, FakeRouter({}), {"med": Alias("med", {MED.version: 9}, ("tiny",))})
+    names = [model["id"] for model in models.listing()]
+    assert names == ["tiny", "cyber", "med", "auto"]
+    assert models.described("med")["byline"] == {
+        "kind": "alias", "weights": {MED.version: 9}, "fallback": ["tiny"],
+    }  # fmt: skip

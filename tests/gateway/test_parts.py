@@ -19,7 +19,7 @@ from byline.errors import EngineBroke, EngineUnavailable
 from byline.records import UsageSource
 from gateway.answers import Answer, read_stream, usage_of
 from gateway.background import Background
-from gateway.engine_client import Ask, EngineClient
+from gateway.engine_client import Ask, EngineClient, Timeouts
 from gateway.operator_log import JsonLines
 from gateway.settings import GatewaySettings
 from gateway.streaming import Tape
@@ -81,7 +81,7 @@ async def test_a_new_connection_that_is_closed_is_not_tried_again() -> None:
 
 async def test_an_answer_cut_short_is_broken() -> None:
     async with raw_engine(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}", b"") as (url, _):
-        engine = EngineClient.open(url, idle_seconds=0.2)
+        engine = EngineClient.open(url, timeouts=Timeouts(answer=0.2))
         with pytest.raises(EngineBroke):
             await engine.ask(ASK)
         await engine.close()
@@ -179,7 +179,7 @@ def test_usage_beside_one_of_several_choices_is_not_the_sum() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "0"), ("PORT", "http"), ("REDIS_URL", "localhost"), ("ENGINE_URL", "ftp://x"),
+    [("PORT", "0"), ("PORT", "http"), ("REDIS_URL", "localhost"), ("ENGINE_URLS", "ftp://x"),
      ("REQUEST_BYTES_MAX", "1"), ("HOLD_SECONDS", "1"), ("LOG_LEVEL", "LOUD"), ("HOST", ""),
      ("LEDGERS", ""), ("LEDGERS", "../usd"), ("PLACED", "shop")],
 )  # fmt: skip

@@ -107,18 +107,6 @@ async def test_a_client_that_leaves_pays_for_what_was_generated(house: House) ->
     await eventually(lambda: house.metric("byline_requests_total", **labels) == 1)
 
 
-async def test_a_client_that_leaves_before_the_first_token_pays_nothing(house: House) -> None:
-    house.engine.hang_after = 0
-    asking = asyncio.create_task(house.ask(STREAM))
-    await eventually(lambda: house.engine.asked)
-    await asyncio.sleep(0.1)
-    asking.cancel()
-    await asyncio.wait_for(house.engine.aborted.wait(), 5)
-    await eventually(lambda: house.ledger.voids)
-    assert not house.ledger.captures
-    assert house.ledger.funds["shop"] == 10**9
-
-
 async def test_an_engine_that_breaks_in_the_middle_ends_with_an_error_event(house: House) -> None:
     house.engine.stop_after = 3
     answer = await house.ask(STREAM)
@@ -154,7 +142,7 @@ async def test_a_stream_without_usage_is_charged_by_its_token_ids(house: House) 
 async def test_an_engine_that_says_nothing_for_too_long_has_broken(house: House) -> None:
     house.engine.hang_after = 2
     answer = await house.ask(STREAM)  # the test's engine client waits 2 seconds
-    assert b"engine_broke" in answer.body
+    assert b"engine_timed_out" in answer.body
 
 
 async def test_a_stopping_gateway_finishes_answers_and_captures(house: House) -> None:

@@ -19,7 +19,7 @@ from byline.redis_server import bundled_server, stop
 from gateway.settings import GatewaySettings
 from helm.check_chart import RENDERINGS, Helm, check, problems_of
 from helm.get_tools import get_tools
-from helm.rules import broken_rules, title
+from helm.rules import WORKLOADS, broken_rules, title
 from serving.settings import EngineSettings, WorkerSettings
 
 pytestmark = pytest.mark.slow  # the first run fetches helm, 38 MB
@@ -72,7 +72,7 @@ def test_a_kind_without_a_schema_is_a_problem(rendered: Manifests) -> None:
 BREAKS: dict[str, tuple[str, Callable[[Manifests], object]]] = {
     "a container without a probe": (
         "has no readinessProbe",
-        lambda m: pod_of(m, "Deployment/byline-engine")["containers"][0].pop("readinessProbe"),
+        lambda m: pod_of(m, "StatefulSet/byline-engine")["containers"][0].pop("readinessProbe"),
     ),
     "a container without a limit": (
         "has no memory limit",
@@ -84,7 +84,7 @@ BREAKS: dict[str, tuple[str, Callable[[Manifests], object]]] = {
     ),
     "an image without a tag": (
         "without a tag",
-        lambda m: pod_of(m, "Deployment/byline-engine")["containers"][0].update(image="engine"),
+        lambda m: pod_of(m, "StatefulSet/byline-engine")["containers"][0].update(image="engine"),
     ),
     "root": (
         "may run as root",
@@ -153,15 +153,31 @@ def test_every_setting_that_the_chart_makes_is_one_that_a_program_reads(
         "BOOKKEEPER": BookkeeperSettings,
     }
     for manifest in rendered:
-        if manifest["kind"] != "Deployment":
+        if manifest["kind"] not in WORKLOADS:
             continue
         (container,) = pod_of(rendered, title(manifest))["containers"]
-        settings = classes[container["name"].upper()]
+        settings = classes.get(container["name"].upper())
+        if settings is None:
+            assert container["name"] == "redis"
+            continue
         prefix = f"BYLINE_{container['name'].upper()}_"
         made = {v["name"].removeprefix(prefix).lower() for v in container["env"]}
         assert made - {"ledger_password", "home", "user", "hf_hub_offline"} <= set(
             settings.model_fields
         )
+
+
+def test_the_gateway_knows_every_engine_by_a_name_of_its_own(helm: Helm) -> None:
+    manifests = [dict(manifest) for manifest in helm.render({"engine": {"replicas": 3}})]
+    (gateway,) = pod_of(manifests, "Deployment/byline-gateway")["containers"]
+    env = {variable["name"]: variable.get("value", "") for variable in gateway["env"]}
+    service = next(m for m in manifests if title(m) == "Service/byline-engines")
+    assert service["spec"]["clusterIP"] == "None"
+    engines = next(m for m in manifests if title(m) == "StatefulSet/byline-engine")
+    assert engines["spec"]["serviceName"] == "byline-engines"
+    assert env["BYLINE_GATEWAY_ENGINE_URLS"].split(",") == [
+        f"http://byline-engine-{number}.byline-engines:8081" for number in range(3)
+    ]
 
 
 def test_the_dashboard_and_the_alerts_are_in_the_chart_byte_for_byte(rendered: Manifests) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from byline.archive.metrics import ArchiveMetrics
 from byline.bookkeeping.gauges import BooksMetrics
@@ -130,10 +130,10 @@ def test_every_alert_parses_and_reads_what_the_dashboard_shows_too() -> None:
 def exposition_of(registry: CollectorRegistry) -> str:
     """The page of a program that has counted everything it can count, once."""
     for metric in list(registry._collector_to_names):
-        names = getattr(metric, "_labelnames", ())
+        names = getattr(metric, "_labelnames", ()) or getattr(metric, "labelnames", ())
         if names:
             child = metric.labels(*names)  # type: ignore[attr-defined]
-            child.observe(1) if isinstance(metric, Histogram) else child.inc()
+            child.observe(1) if hasattr(child, "observe") else child.inc()
     return generate_latest(registry).decode()
 
 

@@ -1,5 +1,7 @@
 """The engine's command line: what release and settings say, nothing that a stranger could use."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,9 +52,17 @@ def test_lora_leaves_the_logits_layer_alone(settings: EngineSettings) -> None:
     ]  # fmt: skip
 
 
-def test_adapters_can_not_be_changed_by_http(settings: EngineSettings) -> None:
-    _, environment = engine_command(settings, RELEASE, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
+def test_the_gateway_may_load_adapters_where_there_are_any(settings: EngineSettings) -> None:
+    _, environment = engine_command(settings, RELEASE, {})
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    bare = replace(RELEASE, adapters=())
+    _, environment = engine_command(settings, bare, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
+
+
+def test_an_unknown_model_is_never_answered_by_the_base_model(settings: EngineSettings) -> None:
+    _, environment = engine_command(settings, RELEASE, {"VLLM_SKIP_MODEL_NAME_VALIDATION": "1"})
+    assert environment["VLLM_SKIP_MODEL_NAME_VALIDATION"] == "0"
 
 
 def test_the_engine_calls_nobody_and_keeps_our_environment(settings: EngineSettings) -> None:
@@ -100,3 +110,17 @@ def test_settings_come_from_the_environment_and_a_bad_one_names_itself(
 def test_a_release_whose_files_are_gone_does_not_start(settings: EngineSettings) -> None:
     with pytest.raises(StartFailed, match="run `byline up`"):
         require_files(settings, RELEASE)
+
+
+def test_an_adapter_above_the_engines_rank_does_not_start(
+    settings: EngineSettings, tmp_path: Path
+) -> None:
+    for path in [RELEASE.base_path, *(adapter.path for adapter in ADAPTERS)]:
+        (tmp_path / "artifacts" / path).mkdir(parents=True)
+    config = {"base_model_name_or_path": "tiny@0123456789ab", "r": 32, "target_modules": ["q_proj"]}
+    for adapter in ADAPTERS:
+        place = tmp_path / "artifacts" / adapter.path / "adapter_config.json"
+        place.write_text(json.dumps(config))
+    with pytest.raises(StartFailed, match=r"healthcare@0123456789ab .* has rank 32"):
+        require_files(settings, RELEASE)
+    require_files(settings.model_copy(update={"max_lora_rank": 32}), RELEASE)

@@ -1,0 +1,169 @@
+"""Keeps one engine's adapters as the release wants them: load, check, forget.
+
+A loop for each engine. What is wanted comes from the release; what is there, from the engine's own
+list; so an engine that restarts, or starts without an adapter, gets it by itself. Adapters that
+this gateway never wanted are another's, and are left alone.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from byline.errors import EngineError, EngineRefused, EngineUnavailable
+from gateway.engines.canary import changes_answers
+from gateway.engines.engine import AdapterState, Engine, not_reached
+from gateway.engines.metrics import EngineMetrics
+
+log = logging.getLogger("gateway")
+
+LOOK_SECONDS = 2.0
+CANARY_SECONDS = 60.0
+AGAIN_SECONDS = 30.0  # an adapter that failed to load is tried again so much later
+ALREADY_LOADED = "already been loaded"  # by another gateway, a moment ago
+
+
+class Keeper:
+    """Looks after one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        base_model: str,
+        wanted: Mapping[str, Path],
+        metrics: EngineMetrics,
+        *,
+        changed: Callable[[], None] = lambda: None,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._engine = engine
+        self._base_model = base_model
+        self._wanted = dict(wanted)
+        self._metrics = metrics
+        self._changed = changed
+        self._look_seconds = look_seconds
+        self._failed_at: dict[str, float] = {}
+        self._nudge = asyncio.Event()
+        self.looked = asyncio.Event()
+        engine.adapters = dict.fromkeys(wanted, AdapterState.MISSING)
+
+    def nudge(self) -> None:
+        """Look now: the engine does not know an adapter that we thought it had."""
+        self._nudge.set()
+
+    def want(self, wanted: Mapping[str, Path]) -> None:
+        """From now on these; what was wanted before is drained, then unloaded."""
+        for version in self._wanted.keys() - wanted.keys():
+            self._set(version, AdapterState.DRAINING)
+        self._wanted = dict(wanted)
+        for version in wanted:
+            self._engine.adapters.setdefault(version, AdapterState.MISSING)
+            if self._engine.adapters[version] is AdapterState.DRAINING:
+                self._set(version, AdapterState.LOADED)
+        self.nudge()
+
+    async def run(self) -> None:
+        """Look, wait, look again, until cancelled."""
+        while True:
+            await self.look()
+            self.looked.set()
+            try:
+                async with asyncio.timeout(self._look_seconds):
+                    await self._nudge.wait()
+            except TimeoutError:
+                pass
+            self._nudge.clear()
+
+    async def look(self) -> None:
+        """Compare what is there with what is wanted, and mend it."""
+        engine = self._engine
+        try:
+            present = await engine.client.models()
+        except EngineError as problem:
+            if engine.was_seen:
+                log.warning("engine %s did not list its models: %s", engine.name, problem)
+            if not_reached(problem):  # else it may be busy: what it had loaded it still has
+                engine.lost()
+                self._show()
+            return
+        for version, folder in self._wanted.items():
+            await self._settle(version, folder, version in present)
+        await self._unload_drained(present)
+        if not engine.was_seen:
+            engine.was_seen = True
+            engine.breaker.succeeded()
+            log.info("engine %s answers", engine.name)
+        self._show()
+        self._changed()
+
+    async def _settle(self, version: str, folder: Path, is_present: bool) -> None:
+        """Bring one adapter as far as it goes."""
+        state = self._engine.adapters[version]
+        if is_present and state in (AdapterState.READY, AdapterState.NOT_APPLIED):
+            return
+        if time.monotonic() - self._failed_at.get(version, -AGAIN_SECONDS) < AGAIN_SECONDS:
+            return
+        try:
+            if not is_present:
+                self._set(version, AdapterState.MISSING)
+                await self._load(version, folder)
+            self._set(version, AdapterState.LOADED)
+            async with asyncio.timeout(CANARY_SECONDS):
+                applied = await changes_answers(self._engine.client, version, self._base_model)
+        except (EngineUnavailable, TimeoutError) as problem:  # busy, or gone: the next look tells
+            log.warning("engine %s did not take %s: %s", self._engine.name, version, problem)
+            return
+        except EngineError as problem:
+            self._failed(version, problem)
+            return
+        self._failed_at.pop(version, None)
+        self._report(version, applied)
+
+    def _failed(self, version: str, problem: EngineError) -> None:
+        self._failed_at[version] = time.monotonic()
+        self._set(version, AdapterState.FAILED)
+        self._metrics.loads.labels(self._engine.name, "failed").inc()
+        log.error("engine %s can't serve %s: %s", self._engine.name, version, problem)
+
+    async def _load(self, version: str, folder: Path) -> None:
+        try:
+            await self._engine.client.load(version, folder)
+        except EngineRefused as problem:
+            if ALREADY_LOADED not in str(problem):
+                raise
+
+    def _report(self, version: str, applied: bool) -> None:
+        name = self._engine.name
+        self._set(version, AdapterState.READY if applied else AdapterState.NOT_APPLIED)
+        self._metrics.loads.labels(name, "ready" if applied else "not_applied").inc()
+        if applied:
+            log.info("engine %s serves %s", name, version)
+        else:
+            log.critical(
+                "engine %s loaded %s and answers like the base model: it is not served",
+                name, version,
+            )  # fmt: skip
+        self._changed()
+
+    async def _unload_drained(self, present: frozenset[str]) -> None:
+        states = self._engine.adapters
+        drained = [
+            version
+            for version, state in states.items()
+            if state is AdapterState.DRAINING and version not in self._engine.adapters_in_flight
+        ]
+        for version in drained:
+            try:
+                if version in present:
+                    await self._engine.client.unload(version)
+            except EngineError as problem:
+                log.warning("engine %s did not unload %s: %s", self._engine.name, version, problem)
+                continue
+            del states[version]
+
+    def _set(self, version: str, state: AdapterState) -> None:
+        self._engine.adapters[version] = state
+
+    def _show(self) -> None:
+        self._metrics.show(self._engine)

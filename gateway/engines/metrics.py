@@ -1,0 +1,63 @@
+"""Every metric of the engines, by name. Labels are engines of the settings and adapters of the
+release: closed sets."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from gateway.engines.engine import AdapterState, Engine
+
+
+class EngineMetrics:
+    """What Prometheus sees of the engines, in a gateway's registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.up = Gauge(
+            "byline_engine_up", "1 while the engine is reached and looked over.", ["engine"],
+            registry=registry,
+        )  # fmt: skip
+        self.breaker_open = Gauge(
+            "byline_engine_breaker_open", "1 while the engine is left alone after failures.",
+            ["engine"], registry=registry,
+        )  # fmt: skip
+        self.in_flight = Gauge(
+            "byline_engine_requests_in_flight", "Requests of this gateway at the engine.",
+            ["engine"], registry=registry,
+        )  # fmt: skip
+        self.in_flight_tokens = Gauge(
+            "byline_engine_tokens_in_flight", "Tokens that those requests may be, at most.",
+            ["engine"], registry=registry,
+        )  # fmt: skip
+        self.adapter_ready = Gauge(
+            "byline_adapter_ready",
+            "1 where the engine has the adapter and it changes the answers.",
+            ["engine", "adapter"], registry=registry,
+        )  # fmt: skip
+        self.loads = Counter(
+            "byline_adapter_loads", "Adapters brought to an engine, by what came of it.",
+            ["engine", "outcome"], registry=registry,
+        )  # fmt: skip
+        self.repeats = Counter(
+            "byline_engine_repeats",
+            "Requests that another engine was asked for before a byte had come.",
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "byline_adapter_waiting", "Requests that wait for a place for their adapter.",
+            registry=registry,
+        )  # fmt: skip
+        self.waiting_seconds = Gauge(
+            "byline_adapter_waiting_seconds", "How long the oldest of them has waited.",
+            registry=registry,
+        )  # fmt: skip
+
+    def watch(self, engine: Engine) -> None:
+        """Have one engine's gauges read whenever they are shown."""
+        self.up.labels(engine.name).set_function(lambda: engine.was_seen)
+        self.breaker_open.labels(engine.name).set_function(lambda: engine.breaker.is_open)
+        self.in_flight.labels(engine.name).set_function(lambda: engine.in_flight_requests)
+        self.in_flight_tokens.labels(engine.name).set_function(lambda: engine.in_flight_tokens)
+
+    def show(self, engine: Engine) -> None:
+        """Show which adapters an engine has ready."""
+        for version, state in engine.adapters.items():
+            is_ready = state is AdapterState.READY
+            self.adapter_ready.labels(engine.name, version).set(is_ready)

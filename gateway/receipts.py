@@ -1,0 +1,92 @@
+"""What became of one inference's money, for the application that asked; at once, or not yet."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from byline.errors import NotFound
+from byline.ledger.ledger import Standing
+from byline.ledger.shards import Shards
+from byline.money import usd
+from byline.records import Caller, InferenceRecord, KeyRole
+from byline.served import INFERENCE_ID
+from gateway.auth import ASKERS, caller_of
+from gateway.services import Services
+
+Fields = dict[str, object]
+
+
+def receipts_routes(services: Services) -> APIRouter:
+    """GET /v1/receipts/{inference}."""
+    routes = APIRouter()
+
+    @routes.get("/v1/receipts/{inference}", response_model=None)
+    async def receipt(request: Request, inference: str) -> JSONResponse:
+        caller = await caller_of(request, services.keys, ASKERS)
+        if not INFERENCE_ID.match(inference):
+            raise _unknown(inference)
+        found = await _found(services.shards, inference, caller)
+        if found is None:
+            raise _unknown(inference)
+        if isinstance(found, Standing):
+            return JSONResponse(_standing_fields(inference, found), 202 if found.is_open else 200)
+        return JSONResponse(_captured_fields(found))
+
+    return routes
+
+
+async def _found(
+    shards: Shards, inference: str, caller: Caller
+) -> InferenceRecord | Standing | None:
+    """The record, or what is known before there is one; None where it is not the caller's."""
+    is_application = caller.role is KeyRole.APPLICATION
+    payer = caller.subject if is_application else None
+    if found := await shards.find(inference, payer=payer):
+        record = found[1]
+        return record if payer in (None, record.capture.application) else None
+    for ledger in shards.ledgers.values():
+        standing = await ledger.standing(inference)
+        if standing is not None:
+            return standing if payer in (None, standing.application) else None
+    return None
+
+
+def _standing_fields(inference: str, standing: Standing) -> Fields:
+    """A receipt without a charge: the hold stands, or went back whole."""
+    charge = None if standing.is_open else 0
+    return {
+        "object": "receipt",
+        "id": inference,
+        "state": standing.state,
+        "application": standing.application,
+        "held_nano": standing.held_nano,
+        "charge_nano": charge,
+        "charge_usd": None if charge is None else usd(charge),
+    }
+
+
+def _captured_fields(record: InferenceRecord) -> Fields:
+    capture = record.capture
+    return {
+        "object": "receipt",
+        "id": capture.inference,
+        "state": "captured",
+        "application": capture.application,
+        "held_nano": capture.held_nano,
+        "charge_nano": capture.charge_nano,
+        "charge_usd": usd(capture.charge_nano),
+        "time_ms": record.time_ms,
+        "model": capture.model,
+        "adapter": capture.served_by,
+        "prompt_tokens": capture.usage.prompt_tokens,
+        "completion_tokens": sum(capture.usage.completion_tokens),
+        "usage_source": capture.usage.source,
+        "partial": capture.partial,
+        "policy": capture.policy,
+        "legs": dict(record.legs),
+        "attribution": f"/v1/attributions/{capture.inference}",
+    }
+
+
+def _unknown(inference: str) -> NotFound:
+    return NotFound(f"No receipt '{inference[:64]}' for this key.", param="id")

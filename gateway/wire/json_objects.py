@@ -1,0 +1,43 @@
+"""A request body's bytes as a JSON object, and what is wrong with one as InvalidInput."""
+
+import json
+from typing import Any, NoReturn, TypeAlias
+
+from pydantic import ValidationError
+
+from byline.errors import InvalidInput
+
+JsonObject: TypeAlias = dict[str, Any]
+
+# A union reports one error a member, with the member's type in the place: left out of `param`.
+MEMBERS = frozenset({"str", "list[dict[str,any]]"})
+
+
+def read_object(raw: bytes) -> JsonObject:
+    """The object. Raises InvalidInput for anything else, also for text that is no Unicode."""
+    try:
+        fields = json.loads(raw.decode(), parse_constant=_refuse_constant)
+        # A lone surrogate is valid JSON and no text: it would fail somewhere deeper.
+        json.dumps(fields, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as problem:
+        raise InvalidInput(f"The body is not valid JSON in UTF-8: {problem}.") from problem
+    if not isinstance(fields, dict):
+        raise InvalidInput("The body is not a JSON object.")
+    return fields
+
+
+def dumped(fields: JsonObject) -> bytes:
+    """The object's bytes for the engine."""
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def invalid(problem: ValidationError) -> InvalidInput:
+    """The first thing that is wrong, and `param`, which names where."""
+    first = problem.errors(include_url=False, include_input=False)[0]
+    param = ".".join(str(part) for part in first["loc"] if part not in MEMBERS)
+    message = first["msg"].removeprefix("Value error, ")
+    return InvalidInput(f"Invalid '{param}': {message}.", param=param)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,93 @@
+"""One checked question: what is held for it, what answers it, and what the engine is sent."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import ValidationError
+
+from byline.errors import InvalidInput
+from gateway.wire.bodies import Asked, ChatBody, CompletionBody
+from gateway.wire.forbidden import REFUSED, STRIPPED
+from gateway.wire.json_objects import JsonObject, dumped, invalid, read_object
+
+
+class Endpoint(StrEnum):
+    """The two questions the engine is asked, by path; ours are the same."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETION = "/v1/completions"
+
+
+BODIES: dict[Endpoint, type[Asked]] = {
+    Endpoint.CHAT: ChatBody,
+    Endpoint.COMPLETION: CompletionBody,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One checked request body."""
+
+    endpoint: Endpoint
+    fields: JsonObject  # as the client sent them, less what is stripped
+    model: str
+    stream: bool
+    shows_usage: bool  # the client asked for the usage chunk of its stream
+    choices: int
+    completion_tokens_max: int | None  # of one choice
+    prompt_tokens_max: int
+    route_text: str | None
+    inline: bool = False  # the answer waits for its attribution and carries it
+
+
+def read_question(endpoint: Endpoint, raw: bytes) -> Question:
+    """Check a request body. Raises InvalidInput that names what is wrong."""
+    return question_of(endpoint, read_object(raw), len(raw))
+
+
+def question_of(endpoint: Endpoint, fields: JsonObject, raw_bytes: int) -> Question:
+    """Check a body's fields; `raw_bytes` is how long it was when it came."""
+    _refuse(fields)
+    try:
+        body = BODIES[endpoint].model_validate(fields)
+    except ValidationError as problem:
+        raise invalid(problem) from problem
+    if body.stream_options is not None and not body.stream:
+        raise InvalidInput(
+            "'stream_options' is for streams: set 'stream' to true.", param="stream_options"
+        )
+    return Question(
+        endpoint=endpoint,
+        fields={name: value for name, value in fields.items() if name not in STRIPPED},
+        model=body.model,
+        stream=bool(body.stream),
+        shows_usage=bool(body.stream_options and body.stream_options.include_usage),
+        choices=body.n or 1,
+        completion_tokens_max=body.completion_tokens_max(),
+        # Each token of a byte-level vocabulary has a byte at least, and no JSON is shorter than
+        # the text in it: so the body's length bounds messages, tools and token ids alike.
+        prompt_tokens_max=raw_bytes + body.template_tokens_max(),
+        route_text=body.route_text(),
+        inline=bool(body.byline and body.byline.attribution),
+    )
+
+
+def engine_body(question: Question, model: str, *, cache_salt: str) -> bytes:
+    """What the engine is sent: the client's fields and ours, which a client can't set."""
+    fields: JsonObject = {
+        **question.fields,
+        "model": model,
+        "return_token_ids": True,
+        "cache_salt": cache_salt,
+    }
+    if question.stream:
+        fields["stream_options"] = {"include_usage": True}
+    return dumped(fields)
+
+
+def _refuse(fields: JsonObject) -> None:
+    for name, why in REFUSED.items():
+        value = fields.get(name)
+        if value is None or value is False or (name == "best_of" and value == 1):
+            continue
+        raise InvalidInput(f"'{name}' is not supported: {why}.", param=name)
