@@ -7,7 +7,7 @@ holds the two against each other.
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import orjson
 import rfc8785
@@ -50,20 +50,20 @@ def digest(value: Json) -> str:
 
 def _is_plain(value: object) -> bool:
     """True if there is nothing in it but ASCII keys, text and integers."""
-    if type(value) is dict:
-        return "".join(value).isascii() and _are_plain(value.values())
-    if isinstance(value, list | tuple):
-        return _are_plain(value)
-    return type(value) in UNCHANGED
+    kind = type(value)
+    if kind is dict:
+        fields = cast("dict[str, object]", value)
+        return "".join(fields).isascii() and _are_plain(fields.values())
+    if kind is list or kind is tuple:
+        return _are_plain(cast("Sequence[object]", value))
+    return kind in UNCHANGED
 
 
 def _are_plain(values: Collection[object]) -> bool:
-    kinds = set(map(type, values))
-    if kinds <= UNCHANGED:
-        return True
-    return float not in kinds and all(
-        _is_plain(each) for each in values if type(each) not in UNCHANGED
-    )
+    for each in values:  # noqa: SIM110 - `all` costs twice as much
+        if type(each) not in UNCHANGED and not _is_plain(each):
+            return False
+    return True
 
 
 def _plain(value: object) -> object:
