@@ -110,7 +110,8 @@ def main() -> int:
     except ValidationError as problem:
         for error in problem.errors():  # never the value: an address may carry a password
             name = str(error["loc"][0]).upper()
-            sys.stderr.write(f"BYLINE_GATEWAY_{name} is not valid: {error['msg']}\n")
+            prefix = "" if name.startswith("OTEL_") else "BYLINE_GATEWAY_"
+            sys.stderr.write(f"{prefix}{name} is not valid: {error['msg']}\n")
         return 2
     log_to_stderr(settings.log_level)
     # Before uvicorn listens for these, and when it raises them once more after a clean stop.

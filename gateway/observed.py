@@ -79,6 +79,11 @@ class Observed:
         return Elsewhere(self)
 
     @property
+    def broke_off(self) -> bool:
+        """True for an error after the status was out: a stream that ended with it."""
+        return self.status == 200 and self.code is not None
+
+    @property
     def own_seconds(self) -> float:
         """What this program took itself, its ledger's answers included."""
         return self.ended - self.started - self.upstream_seconds - self.elsewhere_seconds

@@ -59,47 +59,53 @@ def log_request(seen: Observed) -> None:
     if seen.route in PROBES:
         level = logging.DEBUG
     else:
-        level = logging.WARNING if seen.status >= 500 else logging.INFO
+        level = logging.WARNING if seen.status >= 500 or seen.broke_off else logging.INFO
     if log.isEnabledFor(level):
-        log.log(level, "answered", extra={FIELDS: dict(_request_fields(seen))})
+        # As `log.log` does it, without its walk up the stack for the caller's name.
+        record = log.makeRecord(log.name, level, "", 0, "answered", (), None)
+        record.__dict__[FIELDS] = _request_fields(seen)
+        log.handle(record)
 
 
-def _request_fields(seen: Observed) -> Iterator[tuple[str, object]]:
-    yield "request_id", seen.request_id
-    yield "route", seen.route
-    yield "method", seen.method
-    yield "status", seen.status
-    yield "total_ms", _ms(seen.ended - seen.started)
+def _request_fields(seen: Observed) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "request_id": seen.request_id,
+        "route": seen.route,
+        "method": seen.method,
+        "status": seen.status,
+        "total_ms": _ms(seen.ended - seen.started),
+    }
     if seen.code is not None:
-        yield "code", seen.code
+        fields["code"] = seen.code
     if seen.trace_id is not None:
-        yield "trace_id", seen.trace_id
+        fields["trace_id"] = seen.trace_id
     if seen.application is not None:
-        yield "application", seen.application
+        fields["application"] = seen.application
     if seen.inference is not None:
-        yield from _inference_fields(seen)
+        _add_inference(fields, seen)
+    return fields
 
 
-def _inference_fields(seen: Observed) -> Iterator[tuple[str, object]]:
-    yield "inference_id", seen.inference
-    yield "model", seen.model
-    yield "mode", "stream" if seen.streamed else "plain"
-    yield "own_ms", _ms(seen.own_seconds)
-    yield "upstream_ms", _ms(seen.upstream_seconds)
+def _add_inference(fields: dict[str, object], seen: Observed) -> None:
+    fields["inference_id"] = seen.inference
+    fields["model"] = seen.model
+    fields["mode"] = "stream" if seen.streamed else "plain"
+    fields["own_ms"] = _ms(seen.own_seconds)
+    fields["upstream_ms"] = _ms(seen.upstream_seconds)
     if seen.first_token_seconds is not None:
-        yield "first_token_ms", _ms(seen.first_token_seconds)
+        fields["first_token_ms"] = _ms(seen.first_token_seconds)
     for name, part in seen.parts.items():
-        yield f"{name}_ms", _ms(part.ended - part.began)
+        fields[f"{name}_ms"] = _ms(part.ended - part.began)
     if (capture := seen.capture) is not None:
-        yield "prompt_tokens", capture.usage.prompt_tokens
-        yield "completion_tokens", sum(capture.usage.completion_tokens)
-        yield "usage_source", capture.usage.source.value
-        yield "charge_nano", capture.charge_nano
-        yield "partial", capture.partial
+        fields["prompt_tokens"] = capture.usage.prompt_tokens
+        fields["completion_tokens"] = sum(capture.usage.completion_tokens)
+        fields["usage_source"] = capture.usage.source.value
+        fields["charge_nano"] = capture.charge_nano
+        fields["partial"] = capture.partial
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1_000, 3)
+    return int(seconds * 1_000_000) / 1_000
 
 
 def _encodable(text: str) -> str:

@@ -52,7 +52,8 @@ async def prompt_of(
                 raw = await engine.ask(Ask(TOKENIZE, dumped(body), inference))
             ids = token_ids(read_object(raw).get("tokens"))
         except (EngineError, InvalidInput, TimeoutError, ValueError) as problem:
-            log.warning("the prompt of %s was not counted: %s", inference, problem)
+            # Without the engine's words, which may quote the prompt.
+            log.warning("the prompt of %s was not counted: %s", inference, type(problem).__name__)
             return None
     ids = _truncated(ids, fields.get("truncate_prompt_tokens"))
     return ids if 0 < len(ids) < context_tokens else None

@@ -154,6 +154,10 @@ class Telemetry:
         self._holds = by_mode("byline_holds", "Inferences admitted: their largest charge is held.")
         self._captures = by_mode("byline_captures", "Inferences charged for.")
         self._voids = by_mode("byline_voids", "Inferences whose hold was given back whole.")
+        self._broken = Counter(
+            "byline_streams_broken", "Streams that ended with an error after they had begun.",
+            ["model"], registry=registry,
+        )  # fmt: skip
         self._aborts = by_mode("byline_aborts", "Inferences whose client left before their end.")
 
     def serve(self, models: Iterable[str]) -> None:
@@ -180,6 +184,8 @@ class Telemetry:
             self.own_seconds.labels(seen.route).observe(seen.own_seconds)
             if seen.status == CLIENT_GONE_STATUS:
                 self._aborts[seen.streamed].inc()
+            elif seen.broke_off:
+                self._broken.labels(self.known(seen.model)).inc()
 
     def held(self, *, streamed: bool) -> None:
         """Count one hold."""

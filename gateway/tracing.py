@@ -1,8 +1,8 @@
 """OpenTelemetry traces: one span an inference, and under it its hold, its engine, its capture.
 
 Attributes follow OpenTelemetry's conventions for generative AI; prompts, answers and keys are never
-among them. The SDK is imported only where tracing is on, and spans are drawn up after the answer is
-out, from what was measured anyway; only what the engine has to be told of is begun before.
+among them. The exporter is imported only where tracing is on. Spans are drawn up after the answer
+is out, from what was measured anyway; only what the engine has to be told of is begun before.
 """
 
 import asyncio

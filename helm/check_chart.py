@@ -50,7 +50,9 @@ RENDERINGS: Mapping[str, Mapping[str, Any]] = {
         "networkPolicy": {
             "gatewayFrom": [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}],
             "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
+            "tracesTo": [{"podSelector": {"matchLabels": {"app": "collector"}}}],
         },
+        "tracing": {"endpoint": "http://collector:4318"},
     },
     "bare": {
         "networkPolicy": {"enabled": False},

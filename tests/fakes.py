@@ -295,6 +295,7 @@ class FakeEngine:
     sent: bytes = b""
     calls: list[dict[str, str]] = field(default_factory=list)  # functions that a chat calls
     finish_reason: str = "stop"
+    word: str = "w"  # that each token's word begins with
     tokenized: list[dict[str, Any]] = field(default_factory=list)
     tokenizer_refuses: int | None = None  # with this status
     tokenizer_pause: float = 0.0
@@ -324,7 +325,8 @@ class FakeEngine:
         self.tokenized.append(json.loads(await request.read()))
         await asyncio.sleep(self.tokenizer_pause)
         if self.tokenizer_refuses is not None:
-            return web.json_response({"error": {"message": "no"}}, status=self.tokenizer_refuses)
+            message = f"no: {self.tokenized[-1]}"
+            return web.json_response({"error": {"message": message}}, status=self.tokenizer_refuses)
         counts = {"count": len(self.prompt), "max_model_len": 2048}
         return web.json_response({**counts, "tokens": self.prompt, "token_strs": None})
 
@@ -388,7 +390,7 @@ class FakeEngine:
         is_chat = path.endswith("chat/completions")
         choices: list[dict[str, Any]] = []
         for index, ids in enumerate(self.choices):
-            text = "".join(f" w{token}" for token in ids)
+            text = "".join(f" {self.word}{token}" for token in ids)
             choice: dict[str, Any] = {"index": index, "token_ids": ids}
             choice["finish_reason"] = self.finish_reason
             if is_chat:
@@ -473,7 +475,7 @@ class FakeEngine:
 
     def _chunk(self, is_chat: bool, index: int, ids: list[int], place: int) -> dict[str, Any]:
         # The text imitates what the gateway looks for, as a model's answer may.
-        word = f' w{ids[place]} "choices":[] data: [DONE]'
+        word = f' {self.word}{ids[place]} "choices":[] data: [DONE]'
         last = place == len(ids) - 1
         chunk: dict[str, Any] = {
             "index": index, "token_ids": [ids[place]],

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 
@@ -47,6 +47,7 @@ class StandInEngine:
     under_way: int = 0
     under_way_most: int = 0
     adapters: set[str] = field(default_factory=set)
+    let_go: threading.Event = field(default_factory=threading.Event)  # what hangs is cut once
 
     def app(self) -> web.Application:
         """Its routes."""
@@ -116,11 +117,16 @@ class StandInEngine:
 
     async def _misbehaving(self, request: web.Request, number: int, script: Script) -> None:
         if number == script.hang_after:
-            await asyncio.sleep(600)
+            while not self.let_go.is_set():
+                await asyncio.sleep(0.05)
+            self._cut(request)
         if number == script.cut_after:
-            assert request.transport is not None
-            request.transport.abort()
-            raise ConnectionResetError
+            self._cut(request)
+
+    def _cut(self, request: web.Request) -> NoReturn:
+        assert request.transport is not None
+        request.transport.abort()
+        raise ConnectionResetError
 
 
 @dataclass(frozen=True)

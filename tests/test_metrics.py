@@ -29,7 +29,7 @@ def metrics_of(registry: CollectorRegistry) -> list[tuple[str, tuple[str, ...]]]
     found = []
     collectors: list[Any] = list(registry._collector_to_names)
     for collector in collectors:
-        labels = getattr(collector, "_labelnames", None) or getattr(collector, "labelnames", ())
+        labels = getattr(collector, "_labelnames", ()) or getattr(collector, "labelnames", ())
         for family in collector.collect():
             suffix = "_total" if family.type == "counter" else ""
             found.append((family.name + suffix, tuple(labels)))
@@ -38,7 +38,7 @@ def metrics_of(registry: CollectorRegistry) -> list[tuple[str, tuple[str, ...]]]
 
 def documented(guide: str) -> list[tuple[str, tuple[str, ...]]]:
     """What the first column of the table under "Metrics" names."""
-    section = guide.split("\n## Metrics\n")[1].split("\n## ")[0]
+    section = guide.split("\n## Metrics\n")[1].split("\n## ", maxsplit=1)[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     return [
         (name, tuple(labels.split(",")) if labels else ())

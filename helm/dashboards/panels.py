@@ -3,6 +3,7 @@
 Counters of money are nano-USD; a screen shows dollars.
 """
 
+from helm.dashboards.gateway_panels import ENGINES, JOURNEYS
 from helm.dashboards.queries import (
     NANO_PER_USD,
     Kind,
@@ -101,7 +102,7 @@ REQUESTS = (
     ),
     Panel(
         "Own time",
-        "What the gateway itself adds: the request's time less the engine's.",
+        "What the gateway and its ledger add: the whole less the engine's and slow clients' time.",
         "s",
         quantiles("byline_own_seconds"),
     ),
@@ -359,6 +360,8 @@ BOOKS = (
 ROWS = (
     Row("At a glance", GLANCE),
     Row("Requests", REQUESTS),
+    Row("Inferences", JOURNEYS),
+    Row("Engines and adapters", ENGINES),
     Row("Tokens and routing", TOKENS),
     Row("Attribution", ATTRIBUTION),
     Row("Ledger", LEDGER),

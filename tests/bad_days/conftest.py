@@ -20,5 +20,6 @@ def program(shared: GatewayProgram) -> GatewayProgram:
     assert shared.process.poll() is None, shared.log()[-3_000:]
     # An engine that has failed three times in a row is left alone for a while.
     eventually(lambda: ask(shared).status == 200, "the gateway answers")
+    shared.engine.let_go.clear()
     shared.left_open = holds_in(shared.books()[1])
     return shared

@@ -43,7 +43,7 @@ def configured(program: GatewayProgram, *command: str) -> None:
 
     async def send() -> None:
         async with connect(program.redis_url) as redis:
-            await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            await redis.execute_command(*command)
 
     asyncio.run(send())
 

@@ -2,7 +2,8 @@
 
 import openai
 from langchain_openai import ChatOpenAI  # type: ignore[import-not-found]
-from said import (
+
+from tests.clients.said import (
     API_KEY,
     BASE_URL,
     COMPLETION_TOKENS,

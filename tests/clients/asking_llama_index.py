@@ -5,7 +5,8 @@ from llama_index.core.base.llms.types import ChatMessage  # type: ignore[import-
 from llama_index.core.tools import FunctionTool  # type: ignore[import-not-found]
 from llama_index.llms.openai_like import OpenAILike  # type: ignore[import-not-found]
 from pydantic import BaseModel
-from said import (
+
+from tests.clients.said import (
     API_KEY,
     BASE_URL,
     COMPLETION_TOKENS,

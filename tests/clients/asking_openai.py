@@ -3,7 +3,8 @@
 import openai
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
-from said import (
+
+from tests.clients.said import (
     API_KEY,
     BASE_URL,
     COMPLETION_TOKENS,
@@ -66,9 +67,11 @@ def tools() -> None:
 
 
 def tools_streamed() -> None:
-    asked = client().chat.completions.stream(**CHAT, tools=[TOOL])  # type: ignore[arg-type]
+    asked = client().chat.completions.stream(**CHAT, tools=[TOOL])  # type: ignore[arg-type, list-item]
     with asked as stream:
-        (call,) = stream.get_final_completion().choices[0].message.tool_calls or ()
+        calls = stream.get_final_completion().choices[0].message.tool_calls
+    assert calls is not None
+    (call,) = calls
     assert call.function.name == "look_up"
     assert call.function.arguments == '{"answer": 42}'
 

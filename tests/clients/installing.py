@@ -80,7 +80,7 @@ def _run(*words: str) -> None:
 def _why(problem: Exception) -> str:
     said = getattr(problem, "stderr", None)
     lines = said.strip().splitlines() if isinstance(said, str) else []
-    return lines[-1] if lines else str(problem)
+    return next((line for line in lines if "error" in line.lower()), str(problem))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 BASE_URL = os.environ["BASE_URL"]
@@ -63,7 +63,9 @@ def main(checks: dict[str, Check]) -> None:
     json.dump(said | asyncio.run(_one_after_the_other(waiting)), sys.stdout)
 
 
-async def _one_after_the_other(checks: dict[str, Callable[[], Awaitable[None]]]) -> dict[str, str]:
+async def _one_after_the_other(
+    checks: Mapping[str, Callable[[], Awaitable[None]]],
+) -> dict[str, str]:
     """In one loop: some clients keep connections that belong to the loop they were made in."""
     said = {}
     for name, check in checks.items():

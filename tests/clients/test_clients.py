@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.clients.installing import LANGCHAIN, LLAMA_INDEX, NODE, OPENAI_2, ClientSet
-from tests.gateway_program import GatewayProgram
+from tests.gateway_program import ROOT, GatewayProgram
 
 HERE = Path(__file__).parent
 SECONDS_MAX = 60.0
@@ -43,10 +43,10 @@ class Client:
 
 
 CLIENTS = (
-    Client("openai 3 (Python)", "asking_openai.py", None, OPENAI_PYTHON),
-    Client("openai 2 (Python)", "asking_openai.py", OPENAI_2, OPENAI_PYTHON),
-    Client("langchain-openai", "asking_langchain.py", LANGCHAIN, (*ASYNC, "responses")),
-    Client("llama-index OpenAILike", "asking_llama_index.py", LLAMA_INDEX, ASYNC),
+    Client("openai 3 (Python)", "asking_openai", None, OPENAI_PYTHON),
+    Client("openai 2 (Python)", "asking_openai", OPENAI_2, OPENAI_PYTHON),
+    Client("langchain-openai", "asking_langchain", LANGCHAIN, (*ASYNC, "responses")),
+    Client("llama-index OpenAILike", "asking_llama_index", LLAMA_INDEX, ASYNC),
     Client("openai (JavaScript)", "asking_openai.mjs", NODE, OPENAI),
     Client("AI SDK", "asking_ai_sdk.mjs", NODE),
 )
@@ -83,13 +83,13 @@ class Interviews:
     def _run(self, client: Client) -> dict[str, str]:
         keys = self._program.keys
         env = {
-            "PATH": os.environ["PATH"], "HOME": str(self._folder), "BASE_URL": f"{self._program.url}/v1",
-            "API_KEY": keys.shop, "POOR_KEY": keys.poor,
+            "PATH": os.environ["PATH"], "HOME": str(self._folder),
+            "BASE_URL": f"{self._program.url}/v1", "API_KEY": keys.shop, "POOR_KEY": keys.poor,
         }  # fmt: skip
         if client.packages is not None:
             env["PYTHONPATH"] = str(client.packages.folder)
         ran = subprocess.run(
-            self._argv(client), env=env, cwd=self._folder, timeout=SECONDS_MAX,
+            self._argv(client), env=env, cwd=ROOT, timeout=SECONDS_MAX,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr[-3_000:]
@@ -98,7 +98,7 @@ class Interviews:
 
     def _argv(self, client: Client) -> list[str]:
         if client.packages is not NODE:
-            return [sys.executable, str(HERE / client.script)]
+            return [sys.executable, "-m", f"tests.clients.{client.script}"]
         # A module finds its packages beside itself.
         beside = self._folder / "node"
         if not beside.exists():

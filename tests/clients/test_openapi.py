@@ -23,7 +23,8 @@ from gateway.__main__ import open_services
 from gateway.app import build_app
 from gateway.settings import GatewaySettings
 from tests.clients.installing import SCHEMATHESIS
-from tests.gateway_program import ADAPTER, BASE, GatewayProgram, write_home
+from tests.gateway_program import ADAPTER, GatewayProgram, write_home
+from tests.stand_in_engine import BASE
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "openapi.yaml"
 SEED, SECONDS = "1", 60.0

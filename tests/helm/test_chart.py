@@ -180,6 +180,19 @@ def test_the_gateway_knows_every_engine_by_a_name_of_its_own(helm: Helm) -> None
     ]
 
 
+def test_traces_are_sent_where_the_values_say_and_nowhere_by_default(
+    helm: Helm, rendered: Manifests
+) -> None:
+    closed = [dict(manifest) for manifest in helm.render(RENDERINGS["closed"])]
+    for manifests, endpoint in ((rendered, None), (closed, "http://collector:4318")):
+        (container,) = pod_of(manifests, "Deployment/byline-gateway")["containers"]
+        env = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert env.get("OTEL_EXPORTER_OTLP_ENDPOINT") == endpoint
+        egress = policy_of(manifests, "byline-gateway")["egress"]
+        ports = {port["port"] for rule in egress for port in rule["ports"]}
+        assert (4318 in ports) == (endpoint is not None)
+
+
 def test_the_dashboard_and_the_alerts_are_in_the_chart_byte_for_byte(rendered: Manifests) -> None:
     folder = Path(__file__).parents[2] / "helm/dashboards"
     data = {title(m): m["data"] for m in rendered if m["kind"] == "ConfigMap"}

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from byline.archive.metrics import ArchiveMetrics
 from byline.bookkeeping.gauges import BooksMetrics
+from gateway.engines.metrics import EngineMetrics
 from gateway.telemetry import Telemetry
 from helm.dashboards import build, panels
 from helm.dashboards.expressions import (
@@ -138,7 +139,9 @@ def exposition_of(registry: CollectorRegistry) -> str:
 
 
 def test_the_programs_count_everything_that_the_dashboard_and_the_alerts_ask_for() -> None:
-    programs = (Telemetry(), WorkerMetrics(), ArchiveMetrics(), BooksMetrics())
+    gateway = Telemetry()
+    EngineMetrics(gateway.registry)
+    programs = (gateway, WorkerMetrics(), ArchiveMetrics(), BooksMetrics())
     pages = [exposition_of(program.registry) for program in programs]
     assert missing_metrics(build.build(), pages) == set()
     assert missing(expressions_of_rules(ALERTS), pages) == set()
