@@ -30,9 +30,6 @@ return once(function()
   if facts[2] ~= application or facts[3] ~= held then
     refuse('the capture is not of what was held')
   end
-  call('ZCARD', HOLDS) -- of the right type, like the two that follow
-  call('ZCARD', POOLS)
-  call('XLEN', JOBS)
   -- After its hold has expired the charge is taken from the application itself, below its credit
   -- limit if need be: the tokens were served.
   local late = state == 'expired'

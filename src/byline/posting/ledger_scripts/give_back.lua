@@ -11,7 +11,6 @@ return once(function()
   elseif state ~= 'held' or holder ~= application then
     refuse('void without hold: the inference is ' .. (state or 'unknown'))
   end
-  redis.call('ZCARD', HOLDS) -- of the right type
   local legs = {'hold:' .. inference, '-' .. held, 'app:' .. holder, held}
   check(kind, legs)
   local posted = post(kind, legs)

@@ -5,7 +5,6 @@ return once(function()
   if not string.find(expires_ms, '^%d+$') then refuse('bad time ' .. expires_ms) end
   refuse_forgotten()
   if redis.call('HLEN', FACTS) > 0 then refuse('the inference was held before') end
-  redis.call('ZCARD', HOLDS) -- of the right type
   local legs = {'app:' .. application, '-' .. nano, 'hold:' .. inference, nano}
   check('hold', legs)
   local posted = post('hold', legs)

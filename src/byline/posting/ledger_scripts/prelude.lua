@@ -33,6 +33,7 @@ local EXACT_DIGITS = 15 -- Lua's numbers are doubles: so many digits they always
 
 local ARGV, MARKS, FACTS, CONCERNED -- of the event whose turn it is
 local journal_end -- the newest entry's number; known once events may be posted
+local newest -- the number of the newest entry that this call wrote; `meta` has it at the call's end
 local forgotten_ms -- events as old as that may have been forgotten, their marks and facts gone
 local kept, n_kept, emptied -- what the checked legs make of the balances
 local has_written = false
@@ -46,7 +47,7 @@ local function refuse(reason, status)
   error(answer(status or 'refused', reason))
 end
 
--- May this writer post at all? Notes where the journal ends.
+-- May this writer post at all? Notes where the journal ends; asked once a call.
 local function check_meta()
   local meta = call('HMGET', META, 'epoch', 'frozen', 'seq', 'trimmed', 'forgotten_ms')
   local epoch, frozen, seq, trimmed = meta[1], meta[2], meta[3] or '0', meta[4] or '0'
@@ -58,6 +59,9 @@ local function check_meta()
   if call('XLEN', JOURNAL) ~= seq - trimmed then
     refuse('the journal does not end where meta says')
   end
+  call('ZCARD', HOLDS) -- of the right type, like the two that follow
+  call('ZCARD', POOLS)
+  call('XLEN', JOBS)
   journal_end = seq
   forgotten_ms = meta[5] or '0'
 end
@@ -200,8 +204,7 @@ local function post(entry_kind, legs, flag)
   local text = ARGV[3] .. entry_kind .. ARGV[4] .. '[' .. table.concat(texts, ',') .. ']'
     .. ARGV[5] .. seq .. ARGV[6]
   call('XADD', JOURNAL, seq .. '-1', 'e', text)
-  has_written, journal_end = true, seq
-  call('HSET', META, 'seq', seq)
+  has_written, journal_end, newest = true, seq, seq
   if n_kept > 0 then call('HSET', BALANCES, unpack(kept, 1, n_kept)) end
   if #emptied > 0 then call('HDEL', BALANCES, unpack(emptied)) end
   call('HSET', MARKS, ARGV[1], seq .. ':' .. ARGV[2] .. ':' .. (flag or ''))
@@ -263,11 +266,8 @@ local function once(operation)
     first = first + n_arguments + 1
     has_written = false
     local done, given = pcall(whole)
-    if not done and not given[1] then
-      given = failure(given)
-      journal_end = nil -- to be read again
-    end
-    answers[event] = given
+    answers[event] = (done or given[1]) and given or failure(given)
   end
+  if newest then call('HSET', META, 'seq', newest) end
   return answers
 end

@@ -17,7 +17,6 @@ return once(function()
       refuse('a pool is not closed to ' .. ARGV[i])
     end
   end
-  call('ZCARD', POOLS) -- of the right type
   local legs = {account, '-' .. pool, unpack(ARGV, OWN + 6)}
   check('settle', legs, pool)
   local posted = post('settle', legs)
