@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from byline.canonical import Json, canonical_text, sha256_hex
 from byline.errors import LedgerRefused
@@ -208,17 +209,24 @@ def entry_pieces(
     policy: str = "",
     manifest: str | None = None,
 ) -> tuple[str, str, str, str]:
-    """An entry's canonical text cut around kind, legs and seq, which only the script knows."""
-    whole = canonical_text({
-        "adapter_version": adapter_version, "charge": str(charge), "inference": inference,
-        "key": key, "kind": "", "legs": 0,
-        "manifest_sha256": None if manifest is None else sha256_hex(manifest.encode()),
-        "policy": policy, "seq": 0, "time_ms": time_ms, "v": VERSION,
-    })  # fmt: skip
-    # No text inside can look like these: a quotation mark in a string is escaped.
-    head, _, rest = whole.partition('"kind":"","legs":0')
-    middle, _, tail = rest.partition('"seq":0')
-    return head + '"kind":"', '","legs":', middle + '"seq":', tail
+    """An entry's canonical text cut around kind, legs and seq, which only the script knows.
+
+    Written out here, its fields in their order, since each post needs it.
+    """
+    sha256 = None if manifest is None else sha256_hex(manifest.encode())
+    return (
+        f'{{"adapter_version":{_quoted(adapter_version)},"charge":"{charge}",'
+        f'"inference":{canonical_text(inference)},"key":{canonical_text(key)},"kind":"',
+        '","legs":',
+        f',"manifest_sha256":{canonical_text(sha256)},"policy":{_quoted(policy)},"seq":',
+        f',"time_ms":{time_ms},"v":{VERSION}}}',
+    )
+
+
+@lru_cache(maxsize=1_024)
+def _quoted(name: str | None) -> str:
+    """As canonical JSON, of what is the same in very many entries."""
+    return canonical_text(name)
 
 
 def _require_fresh(event: str, time_ms: int) -> None:
@@ -241,6 +249,7 @@ def require_amount(what: str, nano: int) -> None:
         )
 
 
+@lru_cache(maxsize=65_536)
 def account_name(name: str) -> str:
     """The name itself. Raises LedgerRefused where it would need escaping or is too long."""
     if not ACCOUNT.fullmatch(name):
