@@ -1,6 +1,6 @@
 """How many durable posts a second one process takes, beside what others take on this machine.
 
-    python -m loadtests.bench_ledger [--seconds 3] [--callers 100] [--folder /dev/shm]
+    python -m loadtests.bench_ledger [--seconds 1.5] [--callers 100] [--folder /dev/shm]
 
 A real server that syncs its append-only file before every answer, on one core; this process on
 another, where there are two. Ours and a naive redis-py client take turns against that server, with
@@ -95,7 +95,7 @@ def weighed(cores: list[int]) -> dict[str, Any]:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one round")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of one round")
     parser.add_argument("--callers", type=int, default=CALLERS, help="at once, in one process")
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to be measured")
     options = parser.parse_args()
