@@ -27,9 +27,7 @@ from gateway.usage import usage_routes
 
 def build_app(services: Services) -> FastAPI:
     """The gateway over these services. They are closed when the app shuts down."""
-    models = Models(
-        services.release, services.router, services.aliases, services.engines.serves
-    )
+    models = Models(services.release, services.router, services.aliases, services.engines.serves)
     deliveries = Deliveries(
         services.shards, services.spools, refused=services.telemetry.post_refused
     )

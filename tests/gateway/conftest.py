@@ -158,9 +158,7 @@ def tracing() -> Tracing | None:
 
 
 @pytest.fixture
-async def house(
-    tmp_path: Path, archive_url: str, tracing: Tracing | None
-) -> AsyncIterator[House]:
+async def house(tmp_path: Path, archive_url: str, tracing: Tracing | None) -> AsyncIterator[House]:
     """A running gateway."""
     engine, ledger, keys, telemetry = FakeEngine(), FakeLedger(), FakeKeys(KEYS), Telemetry()
     quotas = FakeQuotas()
