@@ -10,20 +10,18 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from byline.aliases import read_aliases
 from byline.api_keys import ApiKeys
-from byline.artifacts import ArtifactStore
 from byline.delivery.spool import Spool
 from byline.errors import BylineError
 from byline.home import Home
 from byline.ledger.shards import Shards
 from byline.quotas.quotas import Quotas
-from byline.registry import check_adapters, read_release
-from byline.routing import Router
 from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
+from gateway.connections import BoundedConnection
 from gateway.engines.engines import EngineBounds, Engines
 from gateway.operator_log import log_to_stderr
+from gateway.releases import read_serving
 from gateway.services import Limits, Services
 from gateway.settings import GatewaySettings
 from gateway.telemetry import Telemetry
@@ -40,9 +38,7 @@ def clock_ms() -> int:
 async def open_services(settings: GatewaySettings) -> Services:
     """Everything the gateway needs, opened and loaded. Raises what keeps it from starting."""
     home = Home(settings.home)
-    release = read_release(home.release)
-    check_adapters(release, home.artifacts)
-    router = Router.load(ArtifactStore(home.artifacts).open("router", release.router))
+    serving = read_serving(home)
     telemetry = Telemetry()
     return Services(
         shards=await Shards.open(
@@ -61,14 +57,15 @@ async def open_services(settings: GatewaySettings) -> Services:
         quotas=Quotas.of(settings.redis_url),
         engines=Engines.open(
             settings.engine_urls,
-            release,
+            serving.release,
             home.artifacts,
             telemetry.registry,
             bounds=EngineBounds(loras_max=settings.engine_loras_max),
         ),
-        release=release,
-        aliases=read_aliases(home.aliases, release),
-        router=router,
+        release=serving.release,
+        aliases=serving.aliases,
+        router=serving.router,
+        home=home,
         served_folder=home.served,
         telemetry=telemetry,
         clock_ms=clock_ms,
@@ -89,7 +86,7 @@ async def serve(settings: GatewaySettings) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=BoundedConnection,
         ws="none",
         log_config=None,
         access_log=False,

@@ -18,6 +18,7 @@ from gateway.middleware import LimitBody, ObserveRequests
 from gateway.models import Models, labels_of, models_routes
 from gateway.quotas import DRAIN_SECONDS, Admissions
 from gateway.receipts import receipts_routes
+from gateway.releases import Releases
 from gateway.responses.routes import responses_routes
 from gateway.services import Services
 from gateway.statements import statements_routes
@@ -33,6 +34,7 @@ def build_app(services: Services) -> FastAPI:
     )
     services.telemetry.watch(deliveries, services.clock_ms)
     services.telemetry.serve(labels_of(services.release))
+    releases = Releases(services, models)
     admissions = Admissions(services)
     charging = Charging(services, deliveries, admissions)
 
@@ -41,7 +43,9 @@ def build_app(services: Services) -> FastAPI:
         charging.start()
         admissions.start()
         await services.engines.start()
+        releases.start()
         yield
+        await releases.close()
         await charging.drain(services.limits.shutdown_seconds)
         await admissions.drain(DRAIN_SECONDS)
         await _close(services)
@@ -62,8 +66,8 @@ def build_app(services: Services) -> FastAPI:
         contributors_routes(services),
         usage_routes(services),
         history_routes(services),
-        statements_routes(services),
-        health_routes(services, deliveries),
+        statements_routes(services, models),
+        health_routes(services, deliveries, releases),
     ):
         app.include_router(routes)
     add_error_handlers(app)

@@ -23,7 +23,6 @@ from byline.money import (
     pools_of_choices,
 )
 from byline.records import Capture, ServedTokens
-from byline.served import write_served
 from gateway.answers import Answer, usage_of
 from gateway.background import Background
 from gateway.deliveries import Deliveries
@@ -33,6 +32,7 @@ from gateway.observed import Observed
 from gateway.prompts import prompt_of
 from gateway.quotas import Admissions
 from gateway.services import Services
+from gateway.token_files import TokenFiles
 from gateway.wire import Question
 
 log = logging.getLogger("gateway")
@@ -43,6 +43,8 @@ CAPTURE_WAIT_SECONDS = 2.0
 # In the place of a hash where there are no token ids to read (none came, or the disk is full): no
 # file has it, so the worker reports the attribution as failed, which is what it is.
 NOT_WRITTEN = "0" * 64
+
+Read = Answer | Callable[[], Answer]  # an answer, or how to read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Charging:
         self._telemetry = services.telemetry
         self._clock_ms = services.clock_ms
         self._base_model = services.release.base_model
-        self._served_folder = services.served_folder
+        self._token_files = TokenFiles(services.served_folder)
         self._engines = services.engines
         self._context_tokens = services.release.context_tokens
         self._hold_ms = int(services.limits.hold_seconds * 1_000)
@@ -202,21 +204,21 @@ class Charging:
         return voided
 
     def finish(
-        self, inference: Inference, read: Callable[[], Answer], ending: Ending = Ending.COMPLETE
+        self, inference: Inference, answer: Read, ending: Ending = Ending.COMPLETE
     ) -> "asyncio.Task[Capture | None]":
         """Charge for an answer in the background; None: nothing was served.
 
-        `read` is called once, in a thread.
+        What has yet to be read is read once, in a thread.
         """
         self._close(inference)
-        charged = self._background.start(self._finish(inference, read, ending))
+        charged = self._background.start(self._finish(inference, answer, ending))
         inference.seen.settling = charged
         return charged
 
     def abandon(self, inference: Inference) -> "asyncio.Task[Capture | None]":
         """Charge for the prompt: the client left before anything came."""
         nothing = Answer((), ((),) * inference.question.choices, None)
-        return self.finish(inference, lambda: nothing, Ending.ABANDONED)
+        return self.finish(inference, nothing, Ending.ABANDONED)
 
     async def drain(self, seconds: float) -> None:
         """Wait for the posts under way, at most so long. What is left is sent by the next start."""
@@ -239,25 +241,18 @@ class Charging:
         except (LedgerRefused, InsufficientFunds) as problem:
             log.warning("the hold of %s was not given back: %s", inference.id, problem)
 
-    async def _finish(
-        self, inference: Inference, read: Callable[[], Answer], ending: Ending
-    ) -> Capture | None:
+    async def _finish(self, inference: Inference, read: Read, ending: Ending) -> Capture | None:
         with self._telemetry.captures_waiting.track_inprogress():
-            answer = await asyncio.to_thread(read)
-            if not any(usage_of(answer, inference.id).completion_tokens):
-                prompt = await self._prompt(inference, answer, ending)
-                if not prompt:
-                    await self._void(inference)
-                    return None
-                answer = replace(answer, prompt=prompt, usage=None)
-            sha256 = await asyncio.to_thread(self._keep_tokens, inference, answer)
-            capture = capture_of(
-                inference,
-                answer,
-                base_model=self._base_model,
-                partial=ending is not Ending.COMPLETE and answer.usage is None,
-                tokens_sha256=sha256,
-            )
+            try:
+                reckoned = await self._reckon(inference, read, ending)
+            except Exception:  # the last resort: a bug must not leave a hold standing
+                log.critical("nobody pays for %s: a bug", inference.id, exc_info=True)
+                self._telemetry.captures_lost.inc()
+                reckoned = None
+            if reckoned is None:
+                await self._void(inference)
+                return None
+            answer, capture = reckoned
             await self._capture(inference, capture)
             self._count_usage(answer, capture)
             if ending is Ending.ABANDONED:
@@ -265,6 +260,26 @@ class Charging:
                 source, status = capture.usage.source, CLIENT_GONE_STATUS
                 log.info(message, inference.id, status, capture.charge_nano, source)
             return capture
+
+    async def _reckon(
+        self, inference: Inference, read: Read, ending: Ending
+    ) -> tuple[Answer, Capture] | None:
+        """What was served, and what is charged for it; None: nothing was served."""
+        answer = read if isinstance(read, Answer) else await asyncio.to_thread(read)
+        if not any(usage_of(answer, inference.id).completion_tokens):
+            prompt = await self._prompt(inference, answer, ending)
+            if not prompt:
+                return None
+            answer = replace(answer, prompt=prompt, usage=None)
+        sha256 = await self._keep_tokens(inference, answer)
+        capture = capture_of(
+            inference,
+            answer,
+            base_model=self._base_model,
+            partial=ending is not Ending.COMPLETE and answer.usage is None,
+            tokens_sha256=sha256,
+        )
+        return answer, capture
 
     async def _prompt(
         self, inference: Inference, answer: Answer, ending: Ending
@@ -298,16 +313,16 @@ class Charging:
         streamed = inference.question.stream
         self._telemetry.captured(inference.target.label, capture, streamed=streamed)
 
-    def _keep_tokens(self, inference: Inference, answer: Answer) -> str | None:
-        """Write the answer's token ids for the worker. Runs in a thread."""
+    async def _keep_tokens(self, inference: Inference, answer: Answer) -> str | None:
+        """Write the answer's token ids for the worker."""
         if inference.target.adapter is None:
             return None
         if answer.usage is not None and not any(answer.choices):
             return NOT_WRITTEN
         try:
             served = ServedTokens(inference.id, answer.prompt, answer.choices)
-            return write_served(self._served_folder, served)
-        except OSError as problem:
+            return await self._token_files.keep(served)
+        except (OSError, ValueError, TypeError) as problem:  # it was served, and is charged
             log.critical("the token ids of %s were not written: %s", inference.id, problem)
             return NOT_WRITTEN
 

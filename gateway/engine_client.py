@@ -7,12 +7,14 @@ Whether another engine is asked is decided in `gateway.engines`.
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Self
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 
 from byline.errors import (
     AdapterUnavailable,
@@ -76,7 +78,27 @@ class Ask:
 class Connection:
     """What is known of the connection that one request went out on."""
 
-    reused: bool = False
+    reused: bool = True
+
+
+# The one that the request of this task goes out on.
+SENT_ON: ContextVar[Connection] = ContextVar("sent_on")
+
+
+class Connections(aiohttp.TCPConnector):
+    """A pool that notes when it makes a new connection.
+
+    aiohttp's own traces would tell too, but at the price of a dozen callbacks a request.
+    """
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
+    ) -> ResponseHandler:
+        SENT_ON.get(Connection()).reused = False
+        return await super()._create_connection(req, traces, timeout)
 
 
 class EngineStream:
@@ -136,13 +158,12 @@ class EngineClient:
     def open(cls, url: str, *, timeouts: Timeouts = TIMEOUTS) -> Self:
         """A client with a pool of its own; call inside a running event loop."""
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            connector=Connections(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=timeouts.connect, sock_read=timeouts.answer
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"accept-encoding": "identity", "content-type": "application/json"},
-            trace_configs=[_noting_reuse()],
         )
         return cls(session, url, timeouts)
 
@@ -187,7 +208,7 @@ class EngineClient:
         body = await self._manage("GET", "models", None, LISTING)
         try:
             return frozenset(str(model["id"]) for model in json.loads(body)["data"])
-        except (ValueError, KeyError, TypeError) as problem:
+        except (ValueError, RecursionError, KeyError, TypeError) as problem:
             raise EngineBroke("The engine's list of models can't be read.") from problem
 
     async def load(self, version: str, folder: Path) -> None:
@@ -229,49 +250,33 @@ class EngineClient:
         self, ask: Ask, waiting: aiohttp.ClientTimeout | None = None
     ) -> aiohttp.ClientResponse:
         connection = Connection()
+        SENT_ON.set(connection)
         try:
-            response = await self._post(ask, connection, waiting)
+            response = await self._post(ask, waiting)
         except EngineBroke as problem:
             if not (connection.reused and isinstance(problem.__cause__, DISCONNECTED)):
                 raise
             # An idle connection that the engine closed just then. Nothing was served, and an
             # inference is charged once however often it is asked: ask once more.
-            response = await self._post(ask, Connection(), waiting)
+            response = await self._post(ask, waiting)
         if response.status != 200:
             raise await _refusal(response)
         return response
 
     async def _post(
-        self, ask: Ask, connection: "Connection", waiting: aiohttp.ClientTimeout | None
+        self, ask: Ask, waiting: aiohttp.ClientTimeout | None
     ) -> aiohttp.ClientResponse:
         try:
             return await self._session.post(
                 self._url + ask.path,
                 data=ask.body,
                 headers={"x-request-id": ask.inference, **ask.trace},
-                trace_request_ctx=connection,
                 timeout=waiting or self._session.timeout,
             )
         except UNREACHED as problem:
             raise EngineUnavailable("The engine was not reached.") from problem
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise _broke(problem, "The engine did not answer.") from problem
-
-
-def _noting_reuse() -> aiohttp.TraceConfig:
-    """Tells each request's `Connection` whether it had been used before."""
-
-    async def note(
-        _: aiohttp.ClientSession,
-        context: SimpleNamespace,
-        __: aiohttp.TraceConnectionReuseconnParams,
-    ) -> None:
-        if isinstance(context.trace_request_ctx, Connection):
-            context.trace_request_ctx.reused = True
-
-    config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(note)
-    return config
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> EngineError:
@@ -311,7 +316,7 @@ def error_in(data: bytes) -> EngineError:
     message, param = error_of(data)
     try:
         code = json.loads(data)["error"]["code"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         code = None
     if code in PASSED_ON:
         return EngineRefused(message, status=code, param=param)
@@ -325,5 +330,5 @@ def error_of(body: bytes) -> tuple[str, str | None]:
         error = fields.get("error", fields)
         param = error.get("param")
         return str(error["message"]), param if isinstance(param, str) else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return "The engine refused without saying why.", None

@@ -67,6 +67,14 @@ NO_FUNDS_MESSAGE = (
     "Your balance does not cover the largest possible charge of this request, which is held before "
     "the first token. Deposit money, or ask for fewer tokens with max_tokens."
 )
+# In the place of what the ledger's server said, which is in the log: its words are for operators.
+PLAIN: tuple[tuple[type[BylineError], str], ...] = (
+    (SpoolFull, "Byline's ledger is away, and no more can be kept for it. Ask again later."),
+    (LedgerUnavailable, "Byline's ledger does not answer. Nothing is served unmetered: ask again."),
+    (LedgerFull, "Byline's ledger has no room for another hold. Ask again later."),
+    (LedgerFrozen, "Byline's ledger is stopped until an operator has looked at it."),
+    (LedgerFenced, "Byline's ledger has moved, and this gateway is about to follow. Ask again."),
+)
 INTERNAL_MESSAGE = "Byline failed to handle this request. It has been logged."
 
 # The first class that matches decides, so children stand above their parents.
@@ -141,7 +149,16 @@ def response_of(problem: BylineError) -> JSONResponse:
     param = getattr(problem, "param", None)
     if isinstance(problem, InsufficientFunds):  # whose account, and how much it may owe, stays here
         return error_response(row, NO_FUNDS_MESSAGE, param)
-    return error_response(row, clean(str(problem)), param)
+    return error_response(row, told(problem), param)
+
+
+def told(problem: BylineError) -> str:
+    """What a client is told of an error that is in the table."""
+    for kind, plain in PLAIN:
+        if isinstance(problem, kind):
+            log.warning("%s: %s", type(problem).__name__, problem)
+            return plain
+    return clean(str(problem))
 
 
 def error_event(problem: BylineError) -> bytes:
@@ -152,7 +169,7 @@ def error_event(problem: BylineError) -> bytes:
 def error_object(problem: BylineError) -> dict[str, object]:
     """OpenAI's error object for an error, without what must stay here."""
     row = answered(problem)
-    message = INTERNAL_MESSAGE if row is INTERNAL else clean(str(problem))
+    message = INTERNAL_MESSAGE if row is INTERNAL else told(problem)
     return error_fields(row, message, getattr(problem, "param", None))
 
 

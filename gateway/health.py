@@ -5,10 +5,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from gateway.deliveries import Deliveries
+from gateway.releases import Releases
 from gateway.services import Services
 
 
-def health_routes(services: Services, deliveries: Deliveries) -> APIRouter:
+def health_routes(services: Services, deliveries: Deliveries, releases: Releases) -> APIRouter:
     """GET /healthz, /readyz and /metrics."""
     routes = APIRouter()
 
@@ -20,7 +21,8 @@ def health_routes(services: Services, deliveries: Deliveries) -> APIRouter:
     async def ready() -> JSONResponse:
         await deliveries.ping()
         await services.engines.probe()
-        return JSONResponse({"status": "ready", "engines": services.engines.described()})
+        engines, release = services.engines.described(), releases.described()
+        return JSONResponse({"status": "ready", "engines": engines, "release": release})
 
     @routes.get("/metrics", response_model=None)
     async def metrics() -> Response:

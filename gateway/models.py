@@ -1,7 +1,7 @@
 """Which model answers, and the list of models: names a client may use, never a path."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastapi import APIRouter
@@ -50,13 +50,25 @@ class Target:
     routed: Routed | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the names stand for, all of one moment: a release, its router, the aliases."""
+
+    release: Release
+    router: TextRouter
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+
+
 def labels_of(release: Release) -> frozenset[str]:
     """Every label that a target of this release can have."""
     return frozenset({release.base_model, *(adapter.adapter for adapter in release.adapters)})
 
 
 class Models:
-    """The models of one release."""
+    """The models of the release that is being served.
+
+    A question is answered from one `Serving`, read once; so a switch is one assignment.
+    """
 
     def __init__(
         self,
@@ -65,10 +77,17 @@ class Models:
         aliases: Mapping[str, Alias] | None = None,
         serves: Callable[[str], bool] | None = None,
     ) -> None:
-        self.release = release
-        self._router = router
-        self._aliases = aliases or {}
+        self.serving = Serving(release, router, aliases or {})
         self._serves = serves  # whether an engine has a version ready
+
+    @property
+    def release(self) -> Release:
+        """The release that is being served now."""
+        return self.serving.release
+
+    def switch(self, serving: Serving) -> None:
+        """From the next question on these."""
+        self.serving = serving
 
     def target(self, question: Question, inference: str) -> Target:
         """What answers `question`. Raises NotFound for a name that is not served.
@@ -76,16 +95,18 @@ class Models:
         An alias draws by the inference's id; where what it draws is not loaded, its fallbacks are
         tried in their order. Without any, the request is refused later: nothing takes its place.
         """
+        serving = self.serving
         if question.model != AUTO:
-            return self._found(question.model, inference)
+            return self._found(serving, question.model, inference)
         if question.route_text is None:
             raise InvalidInput(f"Model '{AUTO}' needs a user's text to route by.", param="model")
-        routed = self._router.route(question.route_text)
-        return self._found(routed.adapter or self.release.base_model, inference, routed)
+        routed = serving.router.route(question.route_text)
+        name = routed.adapter or serving.release.base_model
+        return self._found(serving, name, inference, routed)
 
     def listing(self) -> list[dict[str, object]]:
         """OpenAI's list of models; what is ours stands under `byline`."""
-        release = self.release
+        release, aliases = self.serving.release, self.serving.aliases
         base: dict[str, object] = {"kind": "base", "context_tokens": release.context_tokens}
         auto: dict[str, object] = {"kind": "router", "router": release.router}
         return [
@@ -93,9 +114,9 @@ class Models:
             *(
                 _model(a.adapter, a.owner, _adapter_facts(a))
                 for a in release.adapters
-                if a.adapter not in self._aliases
+                if a.adapter not in aliases
             ),
-            *(_model(a.name, "byline", _alias_facts(a)) for a in self._aliases.values()),
+            *(_model(a.name, "byline", _alias_facts(a)) for a in aliases.values()),
             _model(AUTO, "byline", auto),
         ]
 
@@ -103,19 +124,21 @@ class Models:
         """One entry of the list; an exact version is described too. Raises NotFound."""
         if name == AUTO:
             return self.listing()[-1]
-        if name in self._aliases:
-            return _model(name, "byline", _alias_facts(self._aliases[name]))
+        if alias := self.serving.aliases.get(name):
+            return _model(name, "byline", _alias_facts(alias))
         adapter = find_adapter(self.release, name)
         if adapter is None:
             return self.listing()[0]
         return _model(name, adapter.owner, _adapter_facts(adapter))
 
-    def _found(self, name: str, inference: str, routed: Routed | None = None) -> Target:
-        alias = self._aliases.get(name)
+    def _found(
+        self, serving: Serving, name: str, inference: str, routed: Routed | None = None
+    ) -> Target:
+        alias = serving.aliases.get(name)
         if alias is None:
-            return self._named(name, routed)
+            return _named(serving.release, name, routed)
         names = (alias.drawn(inference), *alias.fallback)
-        targets = [self._named(name, routed) for name in names]
+        targets = [_named(serving.release, name, routed) for name in names]
         served = (t for t in targets if self._is_served(t))
         return next(served, targets[0])
 
@@ -124,11 +147,12 @@ class Models:
             return True
         return self._serves(target.served_by)
 
-    def _named(self, name: str, routed: Routed | None = None) -> Target:
-        adapter = find_adapter(self.release, name)
-        if adapter is None:
-            return Target(self.release.base_model, self.release.base_model, None, routed)
-        return Target(adapter.adapter, adapter.version, adapter, routed)
+
+def _named(release: Release, name: str, routed: Routed | None) -> Target:
+    adapter = find_adapter(release, name)
+    if adapter is None:
+        return Target(release.base_model, release.base_model, None, routed)
+    return Target(adapter.adapter, adapter.version, adapter, routed)
 
 
 def _model(name: str, owner: str, facts: dict[str, object]) -> dict[str, object]:

@@ -16,7 +16,7 @@ from gateway.engine_client import EngineStream
 from gateway.errors import answered
 from gateway.observed import ENGINE, Observed
 from gateway.presenting import Added, Presenter
-from gateway.streaming import Tape
+from gateway.streaming import UNREADABLE, Tape
 
 log = logging.getLogger("gateway")
 
@@ -58,12 +58,18 @@ class Relay:
 
     async def _passing(self) -> AsyncIterator[bytes]:
         async for data in self.upstream.reads():
-            ready = self.presenter.events(self.tape.feed(data))
+            ready = self._presented(self.tape.feed(data))
             if ready:
                 self.piece()
                 yield ready
             if self.tape.finished or self.tape.problem:
                 return
+
+    def _presented(self, events: bytes) -> bytes:
+        try:
+            return self.presenter.events(events)
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            raise EngineBroke(UNREADABLE) from problem
 
     def close(self) -> None:
         """The client has its answer or is gone. Cuts an unfinished engine stream: it aborts."""

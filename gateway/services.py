@@ -7,6 +7,7 @@ from pathlib import Path
 from byline.aliases import Alias
 from byline.api_keys import ApiKeys
 from byline.delivery.spool import Spool
+from byline.home import Home
 from byline.ledger.shards import Shards
 from byline.limits import HOLD_SECONDS, INLINE_SECONDS, REQUEST_BYTES_MAX
 from byline.quotas.quotas import Quotas
@@ -45,4 +46,5 @@ class Services:
     clock_ms: Callable[[], int]
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     tracing: Tracing | None = None  # None: no traces
+    home: Home | None = None  # None: a new release is not looked for
     limits: Limits = field(default_factory=Limits)

@@ -17,6 +17,7 @@ from byline.statements.months import Month
 from byline.statements.paid import Paid, payouts_of
 from byline.statements.statement import is_payee, money
 from gateway.auth import caller_of
+from gateway.models import Models
 from gateway.services import Services
 
 PAYEES = frozenset({KeyRole.CONTRIBUTOR, KeyRole.OWNER, KeyRole.OPERATOR})
@@ -28,7 +29,7 @@ MEDIA_TYPES = {
 }
 
 
-def statements_routes(services: Services) -> APIRouter:
+def statements_routes(services: Services, models: Models) -> APIRouter:
     """GET /v1/contributors/me/statements, one of them, and GET /v1/contributors/me/payouts."""
     routes = APIRouter()
     # A statement of a hundred thousand lines takes seconds: one at a time, beside the inferences.
@@ -36,7 +37,7 @@ def statements_routes(services: Services) -> APIRouter:
 
     @routes.get("/v1/contributors/me/statements", response_model=None)
     async def statements(request: Request) -> JSONResponse:
-        accounts, ledger = await _asked(request, services)
+        accounts, ledger = await _asked(request, services, models)
         found = await services.archive.ask(
             lambda archive: [
                 each for account in accounts for each in store.of_account(archive, ledger, account)
@@ -46,7 +47,7 @@ def statements_routes(services: Services) -> APIRouter:
 
     @routes.get("/v1/contributors/me/statements/{month}", response_model=None)
     async def statement(request: Request, month: str) -> Response:
-        accounts, ledger = await _asked(request, services)
+        accounts, ledger = await _asked(request, services, models)
         account, wanted, form = _only(accounts), Month.parse(month), _form(request)
         frozen = await services.archive.ask(
             lambda archive: store.find(archive, ledger, account, wanted)
@@ -64,7 +65,7 @@ def statements_routes(services: Services) -> APIRouter:
 
     @routes.get("/v1/contributors/me/payouts", response_model=None)
     async def payouts(request: Request) -> JSONResponse:
-        accounts, ledger = await _asked(request, services)
+        accounts, ledger = await _asked(request, services, models)
         paid = await services.archive.ask(lambda archive: _payouts(archive, ledger, accounts))
         return JSONResponse({"object": "list", "data": [payout_fields(each) for each in paid]})
 
@@ -114,13 +115,13 @@ def _payouts(archive: Archive, ledger: str, accounts: list[str]) -> list[Paid]:
     return sorted(paid, key=lambda each: each.seq, reverse=True)
 
 
-async def _asked(request: Request, services: Services) -> tuple[list[str], str]:
+async def _asked(request: Request, services: Services, models: Models) -> tuple[list[str], str]:
     """Whose statements are asked for, and of which ledger."""
     caller = await caller_of(request, services.keys, PAYEES)
     ledger = request.query_params.get("ledger", "usd")
     if not LEDGER.fullmatch(ledger):
         raise InvalidInput("That is no ledger's name.", param="ledger")
-    return _accounts(request, caller, services.release), ledger
+    return _accounts(request, caller, models.release), ledger
 
 
 def _accounts(request: Request, caller: Caller, release: Release) -> list[str]:

@@ -5,12 +5,14 @@ What each means stands in docs/operating.md; a test holds the two against each o
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import product
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from byline.errors import BylineError
 from byline.posting.postings import Posting
+from byline.quotas.scopes import LimitName, ScopeKind
 from byline.records import Capture
 from gateway.deliveries import Deliveries
 from gateway.errors import CLIENT_GONE_STATUS
@@ -31,6 +33,8 @@ class Telemetry:
         self.requests_in_flight = 0
         self._models = frozenset({NO_MODEL, OTHER})
         self._counted: dict[tuple[str, str, int], Counter] = {}
+        self._charged: dict[str, tuple[Counter, Counter, Counter]] = {}
+        self._posted: dict[tuple[str, str], Counter] = {}
         ProcessCollector(registry=registry)
         self._add_request_metrics(registry)
         self._add_answer_metrics(registry)
@@ -99,11 +103,19 @@ class Telemetry:
             registry=registry,
         )  # fmt: skip
 
+        self.release_refused = Gauge(
+            "byline_release_refused",
+            "1 while a new release is refused and the one before is still served.",
+            registry=registry,
+        )
+
     def _add_quota_metrics(self, registry: CollectorRegistry) -> None:
         self.limit_refusals = Counter(
             "byline_limit_refusals", "Requests refused at the door, by whose limit and which.",
             ["scope", "limit"], registry=registry,
         )  # fmt: skip
+        for scope, limit in product(ScopeKind, LimitName):  # so that each is there at zero
+            self.limit_refusals.labels(scope, limit)
         self.reservations_overdue = Counter(
             "byline_reservations_overdue",
             "What was taken from quotas and never corrected, settled by what the ledger says.",
@@ -115,7 +127,7 @@ class Telemetry:
             "byline_ledger_posts", "Ledger posts by outcome.", ["operation", "outcome"],
             registry=registry,
         )  # fmt: skip
-        self.ledger_post_seconds = Histogram(
+        self.ledger_post_seconds = LoopHistogram(
             "byline_ledger_post_seconds",
             "How long the ledger took to answer a post.",
             ["operation"],
@@ -163,6 +175,8 @@ class Telemetry:
     def serve(self, models: Iterable[str]) -> None:
         """From now on these are the models' names; whatever else is named counts as `other`."""
         self._models = frozenset(models) | {NO_MODEL, OTHER}
+        for model in self._models:
+            self._broken.labels(model)
 
     def known(self, model: str) -> str:
         """The label for a model."""
@@ -199,9 +213,21 @@ class Telemetry:
         """Count one charge and its tokens."""
         label = self.known(model)
         self._captures[streamed].inc()
-        self.charged_nano.labels(label).inc(capture.charge_nano)
-        self.tokens.labels(label, "prompt").inc(capture.usage.prompt_tokens)
-        self.tokens.labels(label, "completion").inc(sum(capture.usage.completion_tokens))
+        charged_nano, prompt, completion = self._charges(label)
+        charged_nano.inc(capture.charge_nano)
+        prompt.inc(capture.usage.prompt_tokens)
+        completion.inc(sum(capture.usage.completion_tokens))
+
+    def _charges(self, label: str) -> tuple[Counter, Counter, Counter]:
+        """The counters of one model's charge and tokens: `labels()` takes longer than to count."""
+        found = self._charged.get(label)
+        if found is None:
+            found = self._charged[label] = (
+                self.charged_nano.labels(label),
+                self.tokens.labels(label, "prompt"),
+                self.tokens.labels(label, "completion"),
+            )
+        return found
 
     def routed(self, model: str) -> None:
         """Count one answer to `auto`."""
@@ -215,7 +241,11 @@ class Telemetry:
 
     def ledger_post(self, operation: str, outcome: str, seconds: float) -> None:
         """Count one post; this is what `Ledger.open(observe=...)` is given."""
-        self.ledger_posts.labels(operation, outcome).inc()
+        counter = self._posted.get((operation, outcome))
+        if counter is None:
+            counter = self.ledger_posts.labels(operation, outcome)
+            self._posted[operation, outcome] = counter
+        counter.inc()
         self.ledger_post_seconds.labels(operation).observe(seconds)
 
     def post_refused(self, posting: Posting, _problem: BylineError) -> None:

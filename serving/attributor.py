@@ -5,6 +5,8 @@ give the answer's log-probability and its gradient on the adapter's weights; one
 without the adapter gives the base model's log-probability, which is the zero point of pay.
 """
 
+from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from transformers import PreTrainedModel
 
 from byline.artifacts import ArtifactStore
 from byline.attribution import NO_TOKENS, Measurement, attribute, skipped
-from byline.errors import AttributionFailed
+from byline.errors import AttributionFailed, StartFailed
 from byline.home import Home
+from byline.limits import ADAPTERS_UNRELEASED_MAX
 from byline.records import Attribution, AttributionJob, Release
+from byline.registry import read_release
 from byline.served import read_served
 from serving.checkpoints import load_base_model
 from serving.gradients import completion_log_probabilities, row_gradients
@@ -26,16 +30,27 @@ from serving.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
+class Taught:
+    """What a job is attributed by: an adapter version and its index, artifact references both."""
+
+    version: str
+    index: str
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
-    """One adapter in memory: its name inside PEFT, and its index with the index's reference."""
+    """One adapter in memory: its name inside PEFT, and its index."""
 
     name: str
-    index_reference: str
     index: AdapterIndex
 
 
 class Attributor:
-    """The base model once, and every adapter that a job has named, with its index.
+    """The base model once, and adapters with their indexes: the release's, and those of jobs.
+
+    A job names the version that served it, by content hash, so an old version's job is attributed
+    after a new release, and a new one's without a restart. Adapters that are not in the release
+    stay in memory, too, up to a bound; then the one that was used longest ago goes.
 
     Not safe for two threads at a time: which adapter is active is the model's own state.
     """
@@ -44,7 +59,9 @@ class Attributor:
         self._home = home
         self._store = ArtifactStore(home.artifacts)
         self._model: PreTrainedModel | PeftModel = base
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: OrderedDict[Taught, Loaded] = OrderedDict()  # last used last
+        self._made = 0
+        self._released: frozenset[Taught] = frozenset()
 
     @classmethod
     def load(cls, home: Home, release: Release) -> "Attributor":
@@ -52,21 +69,30 @@ class Attributor:
         base_reference = Path(release.base_path).name
         base = ArtifactStore(home.artifacts).open("base", base_reference)
         attributor = cls(home, load_base_model(base.path))
+        attributor._released = _taught_by(release)
         for adapter in release.adapters:
-            attributor.load_adapter(adapter.version, adapter.index)
+            attributor.load_adapter(Taught(adapter.version, adapter.index))
         return attributor
 
-    def load_adapter(self, version: str, index_reference: str) -> Loaded:
-        """Take one adapter version and its index into memory. Raises ArtifactError."""
-        adapter = self._store.open("adapters", version)
+    @property
+    def loaded(self) -> list[Taught]:
+        """What is in memory, last used last."""
+        return list(self._loaded)
+
+    def load_adapter(self, taught: Taught) -> Loaded:
+        """Take one adapter version and its index into memory.
+
+        Raises ArtifactError, and AttributionFailed where the index is another adapter's.
+        """
+        adapter = self._store.open("adapters", taught.version)
         projections = [other.index.projection for other in self._loaded.values()]
-        index = AdapterIndex.load(self._store.open("indexes", index_reference), projections)
-        if index.manifest.adapter != version:
-            raise AttributionFailed(f"{index_reference} is no index of {version}")
-        name = f"adapter{len(self._loaded)}"  # PEFT allows no dot in a name
+        index = AdapterIndex.load(self._store.open("indexes", taught.index), projections)
+        if index.manifest.adapter != taught.version:
+            raise AttributionFailed(f"{taught.index} is no index of {taught.version}")
+        name = f"adapter{self._made}"  # PEFT allows no dot in a name
+        self._made += 1
         self._model = load_lora(self._model, adapter.path, name)
-        loaded = Loaded(name, index_reference, index)
-        self._loaded[version] = loaded
+        loaded = self._loaded[taught] = Loaded(name, index)
         return loaded
 
     def attribute(self, job: AttributionJob) -> Attribution:
@@ -82,13 +108,24 @@ class Attributor:
         return attribute(job, found)
 
     def _find(self, job: AttributionJob) -> Loaded:
-        """The job's adapter; one of an earlier release is loaded when its first job comes."""
-        loaded = self._loaded.get(job.adapter_version)
+        """The job's adapter; one of another release is loaded when its first job comes."""
+        taught = Taught(job.adapter_version, job.index)
+        loaded = self._loaded.get(taught)
         if loaded is None:
-            return self.load_adapter(job.adapter_version, job.index)
-        if loaded.index_reference != job.index:
-            raise AttributionFailed(f"{job.index} is not the index of {job.adapter_version}")
+            loaded = self.load_adapter(taught)
+            self._make_room()
+        self._loaded.move_to_end(taught)
         return loaded
+
+    def _make_room(self) -> None:
+        """Forget the adapters used longest ago, of those that the release no longer has."""
+        with suppress(StartFailed):  # it is being written, or broken: the one before still counts
+            self._released = _taught_by(read_release(self._home.release))
+        others = [each for each in self._loaded if each not in self._released]
+        for each in others[: max(len(others) - ADAPTERS_UNRELEASED_MAX, 0)]:
+            model = self._model
+            assert isinstance(model, PeftModel)
+            model.delete_adapter(self._loaded.pop(each).name)
 
     def _measure(self, row: Row, loaded: Loaded) -> Measurement:
         model = self._model
@@ -100,3 +137,7 @@ class Attributor:
         scores, examples = loaded.index.score(adapted.gradients[0].numpy())
         lift = adapted.log_probabilities[0].item() - base[0].item()
         return Measurement(lift_nats=lift, scores=scores, examples=examples)
+
+
+def _taught_by(release: Release) -> frozenset[Taught]:
+    return frozenset(Taught(adapter.version, adapter.index) for adapter in release.adapters)

@@ -54,7 +54,7 @@ def write_home(home: Home) -> None:
     store = ArtifactStore(home.artifacts)
     recipe: dict[str, Json] = {"for": "tests"}
     with store.build("router", "router", recipe) as partial:
-        described: dict[str, Json] = {"adapters": [ADAPTER, "other"], "floor": 0.5}
+        described: dict[str, Json] = {"adapters": [ADAPTER, ADAPTER], "floor": 0.5}
         (partial / "router.json").write_text(canonical_text(described))
         np.savez(
             partial / "weights.npz",

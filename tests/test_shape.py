@@ -12,7 +12,8 @@ FILE_LINES_MAX, TEST_FILE_LINES_MAX, FUNCTION_LINES_MAX = 400, 600, 50
 ABOVE: dict[str, str] = {}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "core", "manager", "misc"}
 # Where a bug must neither reach a client nor end the program: each logs it.
-BROAD_EXCEPTS = ["gateway/middleware.py", "serving/worker.py"]
+# The two outermost places, and where a bug would leave a client's money held.
+BROAD_EXCEPTS = ["gateway/charging.py", "gateway/middleware.py", "serving/worker.py"]
 
 
 def tracked(*suffixes: str) -> list[Path]:
@@ -70,7 +71,7 @@ def swallows_everything(handler: ast.ExceptHandler) -> bool:
     return is_broad and not isinstance(handler.body[-1], ast.Raise)
 
 
-def test_broad_excepts_stand_only_at_the_two_outermost_places() -> None:
+def test_broad_excepts_stand_only_at_last_resorts() -> None:
     found = [
         str(path.relative_to(ROOT))
         for path in sources()

@@ -14,14 +14,17 @@ from gateway.engines.breaker import Breaker
 
 
 class AdapterState(StrEnum):
-    """How far an adapter is on one engine. Only a ready one is served."""
+    """How far an adapter is on one engine. A ready one is served, and a draining one to its end."""
 
     MISSING = "missing"  # not loaded (yet)
     LOADED = "loaded"  # and not seen to change anything yet
     READY = "ready"
     NOT_APPLIED = "not_applied"  # loaded, and the answers are the base model's
     FAILED = "failed"  # the engine refused to load it, or to answer with it
-    DRAINING = "draining"  # no longer wanted: its last answers are under way
+    DRAINING = "draining"  # no longer wanted, nor named to anyone: the last who chose it are served
+
+
+SERVED = (AdapterState.READY, AdapterState.DRAINING)
 
 
 class Engine:
@@ -48,7 +51,7 @@ class Engine:
 
     def serves(self, adapter: str | None) -> bool:
         """True if it can answer with this adapter, or with the base model."""
-        return adapter is None or self.adapters.get(adapter) is AdapterState.READY
+        return adapter is None or self.adapters.get(adapter) in SERVED
 
     def has_place(self, adapter: str | None) -> bool:
         """True if one more request for it keeps the adapters in flight within the cap."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
@@ -19,11 +19,11 @@ from byline.errors import (
     GenerationFailed,
 )
 from byline.limits import ADAPTER_WAIT_SECONDS, ENGINE_ATTEMPTS_MAX
-from byline.records import Release
+from byline.records import AdapterVersion, Release
 from gateway.background import Background
 from gateway.engine_client import TIMEOUTS, Ask, EngineClient, EngineStream, Timeouts
 from gateway.engines.engine import AdapterState, Engine, Turn
-from gateway.engines.keeping import LOOK_SECONDS, Keeper
+from gateway.engines.keeping import DRAIN_SECONDS, LOOK_SECONDS, Keeper
 from gateway.engines.metrics import EngineMetrics
 from gateway.engines.places import Places
 
@@ -40,6 +40,7 @@ class EngineBounds:
     loras_max: int = LORAS_MAX  # adapters in flight at a time
     wait_seconds: float = ADAPTER_WAIT_SECONDS  # for a place
     look_seconds: float = LOOK_SECONDS  # between two looks at its adapters
+    drain_seconds: float = DRAIN_SECONDS  # how long an adapter that left the release still answers
     timeouts: Timeouts = TIMEOUTS
 
 
@@ -60,11 +61,13 @@ class Engines:
         self._engines = engines
         self._metrics = metrics
         self._places = Places(engines, clock=time.monotonic, wait_seconds=bounds.wait_seconds)
-        wanted = {a.version: artifacts.absolute() / a.path for a in release.adapters}
+        self._artifacts = artifacts.absolute()
+        wanted = self._folders(release.adapters)
         self._keepers = {
             engine: Keeper(
                 engine, release.base_model, wanted, metrics,
                 changed=self._places.look_again, look_seconds=bounds.look_seconds,
+                drain_seconds=bounds.drain_seconds,
             )
             for engine in engines
         }  # fmt: skip
@@ -114,11 +117,22 @@ class Engines:
         """True if an engine has this adapter ready; the base model is with all of them."""
         return any(engine.serves(adapter) for engine in self._engines)
 
-    def want(self, release: Release, artifacts: Path) -> None:
+    def want(self, adapters: Iterable[AdapterVersion]) -> None:
         """From now on these adapters: others that were wanted are drained, then unloaded."""
-        wanted = {a.version: artifacts.absolute() / a.path for a in release.adapters}
+        wanted = self._folders(adapters)
         for keeper in self._keepers.values():
             keeper.want(wanted)
+
+    def states(self, adapter: str) -> frozenset[AdapterState]:
+        """How far an adapter is on the engines that are up; empty where none is."""
+        return frozenset(
+            engine.adapters.get(adapter, AdapterState.MISSING)
+            for engine in self._engines
+            if engine.was_seen
+        )
+
+    def _folders(self, adapters: Iterable[AdapterVersion]) -> dict[str, Path]:
+        return {each.version: self._artifacts / each.path for each in adapters}
 
     async def probe(self) -> None:
         """Raise EngineUnavailable unless an engine is well and its adapters have been settled."""

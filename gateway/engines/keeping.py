@@ -21,6 +21,9 @@ log = logging.getLogger("gateway")
 LOOK_SECONDS = 2.0
 CANARY_SECONDS = 60.0
 AGAIN_SECONDS = 30.0  # an adapter that failed to load is tried again so much later
+# An adapter that is no longer wanted still answers so long: inferences that chose it may not have
+# reached an engine yet, and other gateways may look at the release a little later.
+DRAIN_SECONDS = 30.0
 ALREADY_LOADED = "already been loaded"  # by another gateway, a moment ago
 
 
@@ -36,6 +39,7 @@ class Keeper:
         *,
         changed: Callable[[], None] = lambda: None,
         look_seconds: float = LOOK_SECONDS,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self._engine = engine
         self._base_model = base_model
@@ -43,6 +47,8 @@ class Keeper:
         self._metrics = metrics
         self._changed = changed
         self._look_seconds = look_seconds
+        self._drain_seconds = drain_seconds
+        self._drain_until: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
         self._nudge = asyncio.Event()
         self.looked = asyncio.Event()
@@ -54,13 +60,20 @@ class Keeper:
 
     def want(self, wanted: Mapping[str, Path]) -> None:
         """From now on these; what was wanted before is drained, then unloaded."""
+        states = self._engine.adapters
+        for version in wanted.keys() - self._wanted.keys():  # forget what came of it before
+            self._failed_at.pop(version, None)
+            if states.get(version) in (AdapterState.FAILED, AdapterState.NOT_APPLIED):
+                states[version] = AdapterState.MISSING
         for version in self._wanted.keys() - wanted.keys():
-            self._set(version, AdapterState.DRAINING)
+            if states[version] is AdapterState.READY:
+                states[version] = AdapterState.DRAINING
+                self._drain_until[version] = time.monotonic() + self._drain_seconds
         self._wanted = dict(wanted)
         for version in wanted:
-            self._engine.adapters.setdefault(version, AdapterState.MISSING)
-            if self._engine.adapters[version] is AdapterState.DRAINING:
-                self._set(version, AdapterState.LOADED)
+            states.setdefault(version, AdapterState.MISSING)
+            if states[version] is AdapterState.DRAINING:  # it was ready, and is still there
+                states[version] = AdapterState.READY
         self.nudge()
 
     async def run(self) -> None:
@@ -79,7 +92,7 @@ class Keeper:
         """Compare what is there with what is wanted, and mend it."""
         engine = self._engine
         try:
-            present = await engine.client.models()
+            present = set(await engine.client.models())
         except EngineError as problem:
             if engine.was_seen:
                 log.warning("engine %s did not list its models: %s", engine.name, problem)
@@ -88,8 +101,8 @@ class Keeper:
                 self._show()
             return
         for version, folder in self._wanted.items():
-            await self._settle(version, folder, version in present)
-        await self._unload_drained(present)
+            await self._settle(version, folder, present)
+        await self._forget_unwanted(present)
         if not engine.was_seen:
             engine.was_seen = True
             engine.breaker.succeeded()
@@ -97,17 +110,20 @@ class Keeper:
         self._show()
         self._changed()
 
-    async def _settle(self, version: str, folder: Path, is_present: bool) -> None:
-        """Bring one adapter as far as it goes."""
+    async def _settle(self, version: str, folder: Path, present: set[str]) -> None:
+        """Bring one adapter as far as it goes; `present` is told of it once it is loaded."""
+        if version not in self._wanted:  # since this look began
+            return
         state = self._engine.adapters[version]
-        if is_present and state in (AdapterState.READY, AdapterState.NOT_APPLIED):
+        if version in present and state in (AdapterState.READY, AdapterState.NOT_APPLIED):
             return
         if time.monotonic() - self._failed_at.get(version, -AGAIN_SECONDS) < AGAIN_SECONDS:
             return
         try:
-            if not is_present:
+            if version not in present:
                 self._set(version, AdapterState.MISSING)
                 await self._load(version, folder)
+                present.add(version)
             self._set(version, AdapterState.LOADED)
             async with asyncio.timeout(CANARY_SECONDS):
                 applied = await changes_answers(self._engine.client, version, self._base_model)
@@ -146,24 +162,35 @@ class Keeper:
             )  # fmt: skip
         self._changed()
 
-    async def _unload_drained(self, present: frozenset[str]) -> None:
+    async def _forget_unwanted(self, present: set[str]) -> None:
         states = self._engine.adapters
-        drained = [
-            version
-            for version, state in states.items()
-            if state is AdapterState.DRAINING and version not in self._engine.adapters_in_flight
-        ]
-        for version in drained:
+        for version in [version for version in states if self._may_go(version)]:
+            if not self._may_go(version):  # wanted again, while another was being unloaded
+                continue
+            states[version] = AdapterState.MISSING  # no request may begin while it goes
             try:
                 if version in present:
                     await self._engine.client.unload(version)
+                    log.info("engine %s no longer has %s", self._engine.name, version)
             except EngineError as problem:
                 log.warning("engine %s did not unload %s: %s", self._engine.name, version, problem)
                 continue
-            del states[version]
+            if version not in self._wanted:
+                del states[version]
+                self._drain_until.pop(version, None)
+                self._failed_at.pop(version, None)
+
+    def _may_go(self, version: str) -> bool:
+        """True for what nobody wants, once its last answers are out."""
+        if version in self._wanted or version in self._engine.adapters_in_flight:
+            return False
+        is_draining = self._engine.adapters[version] is AdapterState.DRAINING
+        return not is_draining or time.monotonic() >= self._drain_until[version]
 
     def _set(self, version: str, state: AdapterState) -> None:
-        self._engine.adapters[version] = state
+        """What was found out of a version; one that is on its way out stays so."""
+        if version in self._wanted:
+            self._engine.adapters[version] = state
 
     def _show(self) -> None:
         self._metrics.show(self._engine)

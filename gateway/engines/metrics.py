@@ -49,6 +49,8 @@ class EngineMetrics:
             registry=registry,
         )  # fmt: skip
 
+        self._shown: dict[str, set[str]] = {}  # adapters by engine
+
     def watch(self, engine: Engine) -> None:
         """Have one engine's gauges read whenever they are shown."""
         self.up.labels(engine.name).set_function(lambda: engine.was_seen)
@@ -61,3 +63,6 @@ class EngineMetrics:
         for version, state in engine.adapters.items():
             is_ready = state is AdapterState.READY
             self.adapter_ready.labels(engine.name, version).set(is_ready)
+        for gone in self._shown.get(engine.name, set()) - engine.adapters.keys():
+            self.adapter_ready.remove(engine.name, gone)
+        self._shown[engine.name] = set(engine.adapters)

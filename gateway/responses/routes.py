@@ -30,11 +30,11 @@ def read_asked(raw: bytes) -> Asked:
 
 
 def responses_routes(inferences: Inferences) -> APIRouter:
-    """POST /v1/responses."""
+    """POST /v1/responses: a plain route, like a chat's."""
     routes = APIRouter()
 
-    @routes.post("/v1/responses", response_model=None)
     async def respond(request: Request) -> Response:
         return await inferences.answer(request, read_asked)
 
+    routes.add_route("/v1/responses", respond, methods=["POST"])
     return routes

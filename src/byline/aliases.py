@@ -1,6 +1,6 @@
 """Aliases: names of an installation's own for what its release serves, by weight, with fallbacks.
 
-`aliases.toml` in the home folder; a program reads it once, when it starts:
+`aliases.toml` in the home folder, read with the release:
 
     [healthcare]                              # the name that clients ask for
     weights = {"healthcare@0123456789ab" = 95, "healthcare@ba9876543210" = 5}

@@ -2,17 +2,21 @@
 
 The hash of 256 random bits can neither be guessed nor reversed, so it needs no salt and no slow
 hash function, and a look-up by it leaks nothing through its time. A key's id is the beginning of
-that hash. Keys are looked up at every request, so a revoked one is refused from the next one on.
+that hash. Whom a key stands for is remembered for `API_KEY_SECONDS` after it was looked up, so a
+revoked one is refused everywhere at most that much later. A key that is not known, or was revoked,
+is looked up each time.
 """
 
 import json
 import re
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from byline.canonical import canonical_text, sha256_hex
 from byline.errors import InvalidInput, NotFound, Unauthenticated
-from byline.limits import API_KEY_BYTES
+from byline.limits import API_KEY_BYTES, API_KEY_SECONDS, API_KEYS_REMEMBERED_MAX
 from byline.posting.cluster import Follower, reach
 from byline.posting.redis_client import Client, answering, without_password
 from byline.records import Caller, KeyRole
@@ -40,12 +44,14 @@ class ApiKey:
 class ApiKeys:
     """Creates, finds, lists and revokes API keys. The secret itself is never stored or logged."""
 
-    def __init__(self, redis: Client, follower: Follower) -> None:
+    def __init__(self, redis: Client, follower: Follower, clock: Callable[[], float]) -> None:
         self._redis = redis
         self._follower = follower
+        self._clock = clock
+        self._remembered: dict[str, tuple[Caller, float]] = {}  # by hash; until when, oldest first
 
     @classmethod
-    async def open(cls, url: str) -> "ApiKeys":
+    async def open(cls, url: str, *, clock: Callable[[], float] = time.monotonic) -> "ApiKeys":
         """Connect."""
         redis, follower = await reach(url, KEYS)
         try:
@@ -55,7 +61,7 @@ class ApiKeys:
             await follower.close()
             await redis.aclose()
             raise
-        return cls(redis, follower)
+        return cls(redis, follower, clock)
 
     async def create(
         self, role: KeyRole, subject: str, *, now_ms: int, organisation: str | None = None
@@ -78,14 +84,28 @@ class ApiKeys:
         """Who the key stands for. Raises Unauthenticated; LedgerUnavailable if Redis is away."""
         if not SECRET.fullmatch(secret):
             raise Unauthenticated("that is no API key of ours")
+        at_rest, now = _at_rest(secret), self._clock()
+        caller, until = self._remembered.get(at_rest, (None, 0.0))
+        if caller is None or now >= until:
+            self._remembered.pop(at_rest, None)
+            caller = await self._look_up(at_rest)
+            self._remember(at_rest, caller, now + API_KEY_SECONDS)  # from before it was asked for
+        return caller
+
+    async def _look_up(self, at_rest: str) -> Caller:
         with answering("look up an API key"):
-            stored = await self._redis.hget(KEYS, _at_rest(secret))
+            stored = await self._redis.hget(KEYS, at_rest)
         if stored is None:
             raise Unauthenticated("the API key is not known")
-        key = _read(_at_rest(secret), stored)
+        key = _read(at_rest, stored)
         if key.revoked_ms is not None:
             raise Unauthenticated("the API key was revoked")
         return Caller(key.role, key.subject, key.organisation, key.id)
+
+    def _remember(self, at_rest: str, caller: Caller, until: float) -> None:
+        if len(self._remembered) >= API_KEYS_REMEMBERED_MAX:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[at_rest] = caller, until
 
     async def known(self) -> list[ApiKey]:
         """Every key that was ever created, the oldest first."""
@@ -97,6 +117,7 @@ class ApiKeys:
     async def revoke(self, key_id: str, *, now_ms: int) -> ApiKey:
         """Refuse the key for ever; the first time stays. NotFound unless the id names one key."""
         at_rest, text = await self._named(key_id)
+        self._remembered.pop(at_rest, None)
         if _read(at_rest, text).revoked_ms is None:
             text = canonical_text({**json.loads(text), "revoked_ms": now_ms})
             with answering("revoke an API key"):

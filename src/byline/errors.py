@@ -12,6 +12,7 @@ BylineError
 │   └── BudgetSpent             its money of a day or a month
 ├── LedgerError
 │   ├── LedgerUnavailable   not reached, or no answer: the outcome may be unknown
+│   │   ├── LedgerDamaged       what is stored is not as it must be: nothing was written
 │   │   ├── LedgerUnconfirmed   posted, and not yet on as many replicas as asked for
 │   │   └── SpoolFull       nothing more can be kept for a ledger that is away
 │   ├── LedgerRefused       reached, and it refused: nothing was written
@@ -92,6 +93,10 @@ class LedgerError(BylineError):
 
 class LedgerUnavailable(LedgerError):
     """Not reached, or no answer in time. The outcome may be unknown: re-send under the same key."""
+
+
+class LedgerDamaged(LedgerUnavailable):
+    """What is stored is not as a ledger's must be: nothing was written. Re-send when mended."""
 
 
 class LedgerUnconfirmed(LedgerUnavailable):

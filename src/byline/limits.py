@@ -53,6 +53,9 @@ CHOICES_MAX = 8  # `n`: each choice is attributed by itself
 ATTRIBUTION_WAIT_SECONDS_MAX = 60.0  # `?wait=`
 INLINE_SECONDS = 30.0  # how long an answer waits for its attribution if it was asked to carry it
 API_KEY_BYTES = 32  # 256 random bits
+# How long whom a key stands for is remembered, and so how long a revoked one may still be taken.
+API_KEY_SECONDS = 1.0
+API_KEYS_REMEMBERED_MAX = 10_000
 ENGINE_CONNECT_SECONDS = 5.0
 ENGINE_FIRST_TOKEN_SECONDS = 120.0  # a full engine lets requests wait before it begins with them
 ENGINE_IDLE_SECONDS = 60.0  # between two chunks of a stream
@@ -69,6 +72,8 @@ TEMPLATE_TOKENS_PER_PROMPT = 64
 
 # --- attribution --------------------------------------------------------------------------------
 EXAMPLES_SHOWN = 5
+# Adapters of other releases than the one being served that a worker keeps in memory.
+ADAPTERS_UNRELEASED_MAX = 4
 JOB_IDLE_SECONDS = 60.0  # a job claimed this long ago by a worker that says nothing is taken over
 JOB_ATTEMPTS_MAX = 5  # after that the inference is `failed` and its pool goes to `unattributed`
 SERVED_TOKENS_DAYS_MAX = 7  # served token ids are deleted after this at the latest

@@ -61,6 +61,7 @@ class RedisServer:
             "dir": str(self.folder),
             "appendonly": "yes",
             "appendfsync": "always",
+            "no-appendfsync-on-rewrite": "no",
             "save": "",  # the append-only file is the only copy: no snapshots beside it
             "maxmemory": self.maxmemory,
             "maxmemory-policy": "noeviction",

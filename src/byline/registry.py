@@ -1,7 +1,7 @@
 """The registry: which base model, adapters and router are being served, as one file.
 
-`release.json` in the home folder names artifacts by their content; a program reads it once, when it
-starts. It is replaced whole, by rename.
+`release.json` in the home folder names artifacts by their content. It is replaced whole, by rename;
+a running gateway takes a new one over by itself.
 """
 
 import json
@@ -34,11 +34,24 @@ def read_release(path: Path) -> Release:
     try:
         fields = json.loads(path.read_text())
         adapters = tuple(AdapterVersion(**adapter) for adapter in fields.pop("adapters"))
-        return Release(adapters=adapters, **fields)
+        release = Release(adapters=adapters, **fields)
+        _check_types(release)
     except FileNotFoundError as problem:
         raise StartFailed(f"no release at {path}: run `byline up` first") from problem
-    except (ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise StartFailed(f"{path} is no release ({problem}): run `byline up`") from problem
+    return release
+
+
+def _check_types(release: Release) -> None:
+    """Raise TypeError for a field that is not of its kind: JSON has let it through."""
+    if type(release.context_tokens) is not int or release.context_tokens < 1:
+        raise TypeError("context_tokens is no count")
+    texts = {name: getattr(release, name) for name in ("base_model", "base_path", "router")}
+    for fields in (texts, *map(asdict, release.adapters)):
+        for name, value in fields.items():
+            if not isinstance(value, str) or not value:
+                raise TypeError(f"{name} is no text")
 
 
 def find_adapter(release: Release, name: str) -> AdapterVersion | None:

@@ -8,14 +8,18 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from byline.canonical import canonical_bytes, sha256_hex
+import orjson
+
+from byline.canonical import sha256_hex
 from byline.errors import ArtifactError
 from byline.limits import SERVED_TOKENS_DAYS_MAX
 from byline.records import ServedTokens
 
 INFERENCE_ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+FILE_MODE = 0o644  # the worker may be another user
 
 
 def _path(folder: Path, inference: str) -> Path:
@@ -25,20 +29,35 @@ def _path(folder: Path, inference: str) -> Path:
 
 
 def write_served(folder: Path, tokens: ServedTokens) -> str:
-    """Write the token ids aside and rename them into place; answers the file's SHA-256."""
-    data = canonical_bytes(
-        {
-            "inference": tokens.inference,
-            "prompt": list(tokens.prompt),
-            "choices": [list(choice) for choice in tokens.choices],
-        }
+    """Write the token ids in the folder, which is made if need be; answers the file's SHA-256.
+
+    No renaming: whoever reads a file knows its hash from the job, and the job is posted after this
+    returns. What a killed program leaves half written is in no job, and is deleted with its age.
+    """
+    data = orjson.dumps(
+        {"inference": tokens.inference, "prompt": tokens.prompt, "choices": tokens.choices}
     )
-    folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, tokens.inference)
-    aside = path.with_suffix(".partial")
-    aside.write_bytes(data)
-    os.replace(aside, path)
+    try:
+        _write(path, data)
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, data)
     return sha256_hex(data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def read_served(folder: Path, inference: str, sha256: str) -> ServedTokens:

@@ -3,10 +3,8 @@ left."""
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from tests.bad_days.asking import CHAT, ask, connected, cut, eventually, request, within
 from tests.gateway_program import GatewayProgram
@@ -50,41 +48,9 @@ EVENTS = {
 
 
 QUIET_SECONDS = 1.5
-NOT_CHARGED = "it is served, and its charge fails: gateway/answers.py does not expect it"
-NO_ERROR = "it is taken for an answer: gateway/answers.py does not look so closely"
-PLAIN_DEFECTS = {
-    "no choices": NO_ERROR,
-    "token ids texts": NO_ERROR,
-    "prompt ids texts": NO_ERROR,
-    "usage negative": NOT_CHARGED,
-    "usage infinite": "answered 500, and the hold stands: OverflowError in gateway/answers.py",
-    "too deep": "answered 500, and the hold stands: RecursionError in gateway/answers.py",
-}
-STREAM_DEFECTS = {
-    **dict.fromkeys(
-        (
-            "choices null", "choices of numbers", "index a text", "token ids a number",
-            "usage texts", "usage infinite", "too deep", "choices empty, usage a number",
-            "choices empty, usage texts",
-        ),
-        NOT_CHARGED,
-    ),
-    "a list about choices": "the stream is cut: AttributeError in gateway/streaming.py",
-}  # fmt: skip
 
 
-def cases(kinds: Iterable[str], defects: Mapping[str, str]) -> list[ParameterSet]:
-    """All kinds; those that are not mended yet have to fail."""
-    return [
-        pytest.param(
-            kind, marks=pytest.mark.xfail(strict=True, reason=defects[kind])
-            if kind in defects else (),
-        )
-        for kind in kinds
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", cases(GARBAGE, PLAIN_DEFECTS))
+@pytest.mark.parametrize("kind", GARBAGE)
 def test_a_plain_answer_that_is_garbage_is_a_bad_gateway_and_free(
     program: GatewayProgram, kind: str
 ) -> None:
@@ -95,7 +61,7 @@ def test_a_plain_answer_that_is_garbage_is_a_bad_gateway_and_free(
     assert program.assert_quiet(QUIET_SECONDS)["capture"] == before
 
 
-@pytest.mark.parametrize("kind", cases(EVENTS, STREAM_DEFECTS))
+@pytest.mark.parametrize("kind", EVENTS)
 def test_a_stream_with_garbage_in_it_ends_as_a_stream_and_is_charged(
     program: GatewayProgram, kind: str
 ) -> None:

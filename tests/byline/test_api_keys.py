@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from byline.api_keys import KEYS, ApiKeys, id_of
 from byline.command.__main__ import app
 from byline.errors import InvalidInput, LedgerUnavailable, NotFound, Unauthenticated
+from byline.limits import API_KEY_SECONDS
 from byline.posting.redis_client import Client
 from byline.records import Caller, KeyRole
 
@@ -71,6 +72,82 @@ async def test_a_revoked_key_is_refused_and_stays_on_the_list(api_keys: ApiKeys)
     listed = [key for key in await api_keys.known() if key.id in (id_of(lost), id_of(kept))]
     assert [(key.subject, key.revoked_ms) for key in listed] == [("lost", 3_000), ("kept", None)]
     assert lost[4:] not in str(listed)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_key_revoked_elsewhere_is_refused_a_second_after_it_was_looked_up(
+    api_keys: ApiKeys, redis_url: str
+) -> None:
+    clock = Clock()
+    gateway = await ApiKeys.open(redis_url, clock=clock)
+    secret = await api_keys.create(KeyRole.APPLICATION, "shop", now_ms=1)
+    assert await gateway.find(secret) == Caller(KeyRole.APPLICATION, "shop")
+    await api_keys.revoke(id_of(secret), now_ms=2)
+    clock.now += API_KEY_SECONDS - 0.001
+    assert await gateway.find(secret) == Caller(KeyRole.APPLICATION, "shop")
+    clock.now += 0.001  # asking for it again has not made it live longer
+    for _ in range(2):
+        with pytest.raises(Unauthenticated, match="revoked"):
+            await gateway.find(secret)
+    await gateway.close()
+
+
+async def test_a_slow_look_up_is_remembered_from_when_it_was_begun(
+    api_keys: ApiKeys, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    gateway = await ApiKeys.open(redis_url, clock=clock)
+    secret = await api_keys.create(KeyRole.APPLICATION, "shop", now_ms=1)
+    hget = gateway._redis.hget
+
+    async def slow(*asked: str) -> Any:
+        answer = await hget(*asked)
+        await api_keys.revoke(id_of(secret), now_ms=2)
+        clock.now += API_KEY_SECONDS
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway._redis, "hget", slow)
+        await gateway.find(secret)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await gateway.find(secret)
+    await gateway.close()
+
+
+async def test_a_key_that_was_not_known_is_found_as_soon_as_it_is(
+    api_keys: ApiKeys, redis: Client
+) -> None:
+    secret = await api_keys.create(KeyRole.APPLICATION, "shop", now_ms=1)
+    (at_rest,) = [each for each in await redis.hkeys(KEYS) if each.startswith(id_of(secret))]
+    stored = await redis.hget(KEYS, at_rest)
+    await redis.hdel(KEYS, at_rest)
+    with pytest.raises(Unauthenticated, match="not known"):
+        await api_keys.find(secret)
+    await redis.hset(KEYS, at_rest, stored)
+    assert (await api_keys.find(secret)).subject == "shop"
+
+
+async def test_what_is_remembered_has_a_bound_and_no_secret(
+    api_keys: ApiKeys, redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byline.api_keys.API_KEYS_REMEMBERED_MAX", 2)
+    secrets = [await api_keys.create(KeyRole.APPLICATION, f"shop{n}", now_ms=1) for n in range(3)]
+    for secret in secrets:
+        await api_keys.find(secret)
+    assert len(api_keys._remembered) == 2
+    assert not any(secret[4:] in str(api_keys._remembered) for secret in secrets)
+    await redis.delete(KEYS)
+    assert (await api_keys.find(secrets[2])).subject == "shop2"  # from memory
+    with pytest.raises(Unauthenticated):  # the oldest made room
+        await api_keys.find(secrets[0])
 
 
 async def test_what_names_no_single_key_revokes_none(api_keys: ApiKeys, redis: Client) -> None:

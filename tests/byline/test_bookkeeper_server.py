@@ -47,6 +47,7 @@ async def own_redis(own_url: str) -> AsyncIterator[Client]:
     [
         ("appendonly", "no", "yes"),
         ("appendfsync", "everysec", "always"),
+        ("no-appendfsync-on-rewrite", "yes", "no"),
         ("maxmemory-policy", "allkeys-lru", "noeviction"),
     ],
 )

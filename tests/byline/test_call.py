@@ -9,6 +9,7 @@ from hiredis import ReplyError
 from byline.errors import (
     InsufficientFunds,
     KeyConflict,
+    LedgerDamaged,
     LedgerFenced,
     LedgerFrozen,
     LedgerRefused,
@@ -119,7 +120,7 @@ async def test_a_key_of_the_wrong_type_stops_only_the_events_that_need_it(
     spoiled = a_hold(10)
     await redis.set(Keys(ledger_name).inference(spoiled.inference), "not ours")
     answers = await called([a_hold(1), spoiled, a_hold(2)])
-    assert [type(answer) for answer in answers] == [Posted, LedgerRefused, Posted]
+    assert [type(answer) for answer in answers] == [Posted, LedgerDamaged, Posted]
     assert (answers[0], answers[2]) == (Posted(2), Posted(3))
 
 

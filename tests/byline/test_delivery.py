@@ -230,6 +230,22 @@ async def test_a_real_freeze_waits_for_its_thaw(ledger: StubbornLedger, folder: 
     assert await captures_of(ledger) == [inference]
 
 
+async def test_a_charge_waits_until_a_damaged_ledger_is_mended(
+    ledger: StubbornLedger, folder: Path
+) -> None:
+    redis, keys = ledger.inside
+    async with delivering(ledger, folder) as delivery:
+        inference = await held(ledger)
+        await redis.hset(keys.meta, "trimmed", 1)  # as if an entry had been lost
+        assert await delivery.capture(a_capture(inference), time_ms=NOW_MS) is None
+        await asyncio.sleep(3 * PAUSE_SECONDS)
+        assert delivery.waiting == 1
+        await redis.hdel(keys.meta, "trimmed")
+        await answered(delivery)
+    assert not (folder / REFUSED).exists()
+    assert await captures_of(ledger) == [inference]
+
+
 async def test_a_fenced_delivery_rejoins_and_posts(
     ledger: StubbornLedger, folder: Path, redis_url: str, ledger_name: str
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from byline.canonical import canonical_text
 from byline.errors import (
     KeyConflict,
+    LedgerDamaged,
     LedgerFenced,
     LedgerFrozen,
     LedgerMisconfigured,
@@ -139,7 +140,7 @@ async def test_nothing_is_posted_behind_a_journal_that_has_lost_its_end(
     await captured(ledger)
     await redis.hset(keys.meta, "seq", 2)
     assert (await ledger.check()).gaps == (3,)
-    with pytest.raises(LedgerRefused, match="does not end where"):
+    with pytest.raises(LedgerDamaged, match="does not end where"):
         await ledger.deposit(event_id(), "demo", 1, time_ms=NOW_MS)
 
 

@@ -211,7 +211,12 @@ async def test_a_server_that_can_not_write_is_unavailable_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("appendfsync", "everysec"), ("maxmemory-policy", "allkeys-lru")]
+    ("setting", "value"),
+    [
+        ("appendfsync", "everysec"),
+        ("maxmemory-policy", "allkeys-lru"),
+        ("no-appendfsync-on-rewrite", "yes"),
+    ],
 )
 async def test_a_server_that_could_lose_money_is_not_opened(
     server: RedisServer, own: Client, setting: str, value: str

@@ -8,7 +8,7 @@ import redis as blocking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byline.errors import KeyConflict, LedgerRefused
+from byline.errors import KeyConflict, LedgerDamaged, LedgerRefused
 from byline.inference_records import Refundable
 from byline.ledger.ledger import Ledger
 from byline.limits import CENT_NANO, LEG_NANO_MAX, LEGS_PER_ENTRY_MAX
@@ -61,7 +61,8 @@ async def test_arguments_without_sense_are_refused(ledger: Ledger, at: int, word
     arguments = list(posting.arguments)
     arguments[at] = word
     wrong = replace(posting, arguments=tuple(arguments))
-    await refuses(ledger, ledger.post(wrong), LedgerRefused, "bad time|arithmetic")
+    error = LedgerRefused if word == "soon" else LedgerDamaged
+    await refuses(ledger, ledger.post(wrong), error, "bad time|arithmetic")
     hold = postings.hold(event_id(), "demo", 1, expires_ms=NOW_MS, time_ms=NOW_MS)
     endless = replace(hold, arguments=(*hold.arguments[:3], "inf"))
     await refuses(ledger, ledger.post(endless), LedgerRefused, "bad time")
@@ -254,7 +255,7 @@ async def test_a_key_of_the_wrong_type_is_refused_before_anything_is_written(
     await redis.delete(name)
     await redis.set(name, "not ours")
     before = await everything(redis, keys)
-    with pytest.raises(LedgerRefused, match="wrong type"):
+    with pytest.raises(LedgerDamaged, match="wrong type"):
         await ledger.post(posting)
     assert await everything(redis, keys) == before
 
@@ -278,10 +279,10 @@ async def test_nothing_is_posted_behind_an_entry_that_was_deleted(
     await captured(ledger)
     await redis.xadd(journal, {"e": "{}"}, id="9-1")
     call = ledger.deposit(event_id(), "demo", 1, time_ms=NOW_MS)
-    with pytest.raises(LedgerRefused, match="does not end where"):
+    with pytest.raises(LedgerDamaged, match="does not end where"):
         await call
     await redis.xdel(journal, "9-1")
-    with pytest.raises(LedgerRefused, match="does not end where"):
+    with pytest.raises(LedgerDamaged, match="does not end where"):
         await ledger.deposit(event_id(), "demo", 1, time_ms=NOW_MS)
 
 

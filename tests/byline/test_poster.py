@@ -6,17 +6,21 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from byline.errors import (
     LedgerFenced,
     LedgerMisconfigured,
+    LedgerRefused,
     LedgerUnavailable,
 )
 from byline.ledger.ledger import Ledger
 from byline.posting import poster as poster_module
+from byline.posting import postings
 from byline.posting.address import Address
 from byline.posting.redis_client import Client, connect
 from byline.records import Posted
@@ -342,3 +346,26 @@ async def test_joining_elsewhere_leaves_what_is_under_way_without_an_answer(
     await until_all_are_posted(ledger, operations)
     assert (await ledger.check()).journal_entries == CALLERS
     await ledger.close()
+
+
+@pytest.mark.parametrize(
+    "change", [{"inference": "no-uuid"}, {"arguments": ("demo", "\ud800")}], ids=["key", "text"]
+)
+async def test_a_posting_that_can_not_be_sent_holds_up_nobody(
+    ledger: Ledger, change: dict[str, Any]
+) -> None:
+    good = [postings.deposit(event_id(), "demo", 1, time_ms=NOW_MS) for _ in range(2)]
+    bad = replace(good[0], **{"inference": event_id(), "is_permanent": False, **change})
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(
+            *(ledger.post(each) for each in (good[0], bad, good[1])), return_exceptions=True
+        )
+        assert isinstance(answers[1], LedgerRefused)
+        again = [await ledger.post(each) for each in good]
+    assert all(isinstance(answer, Posted) for answer in again)
+
+
+@pytest.mark.parametrize("time_ms", [True, 1.0, -1, 2**53], ids=repr)
+def test_no_entry_is_drawn_up_with_a_time_that_is_none(time_ms: int) -> None:
+    with pytest.raises(LedgerRefused, match="no time in milliseconds"):
+        postings.deposit(event_id(), "demo", 1, time_ms=time_ms)

@@ -28,8 +28,8 @@ def test_the_command_line_asks_for_a_server_that_can_hold_money(tmp_path: Path) 
     given = dict(zip(line[1::2], line[2::2], strict=True))
     assert given == {
         "--bind": "127.0.0.1", "--port": "6400", "--dir": str(tmp_path), "--appendonly": "yes",
-        "--appendfsync": "always", "--save": "", "--maxmemory": "50mb",
-        "--maxmemory-policy": "noeviction",
+        "--appendfsync": "always", "--no-appendfsync-on-rewrite": "no", "--save": "",
+        "--maxmemory": "50mb", "--maxmemory-policy": "noeviction",
     }  # fmt: skip
     other = RedisServer(tmp_path, unix_socket=tmp_path / "s", binary=Path("/opt/redis")).argv()
     assert other[0] == "/opt/redis"

@@ -40,7 +40,7 @@ class Stack:
         self._programs = {p.name: p for p in programs(home, self.ports) if p.name != "engine"}
         self._programs["redis"] = redis_program(home, self.ports)
         gateway = self._programs["gateway"]
-        env = {**gateway.env, "BYLINE_GATEWAY_ENGINE_URL": engine_url,
+        env = {**gateway.env, "BYLINE_GATEWAY_ENGINE_URLS": engine_url,
                "BYLINE_GATEWAY_HOLD_SECONDS": "20"}  # fmt: skip
         self._programs["gateway"] = Program("gateway", gateway.argv, env, gateway.ready_url, 60.0)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}

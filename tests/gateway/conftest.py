@@ -18,6 +18,7 @@ from byline.ledger.shards import Shards
 from byline.records import AdapterVersion, Caller, KeyRole, Release
 from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
+from gateway.connections import BoundedConnection
 from gateway.engine_client import Timeouts
 from gateway.engines.engines import EngineBounds, Engines
 from gateway.services import Limits, Services
@@ -127,7 +128,7 @@ async def serving_engine(engine: FakeEngine) -> AsyncIterator[str]:
 async def serving_gateway(services: Services) -> AsyncIterator[tuple[str, uvicorn.Server]]:
     """The gateway's address while it runs."""
     config = uvicorn.Config(
-        build_app(services), host="127.0.0.1", port=0, http="httptools", ws="none",
+        build_app(services), host="127.0.0.1", port=0, http=BoundedConnection, ws="none",
         log_config=None, access_log=False, timeout_graceful_shutdown=5,
     )  # fmt: skip
     config.load()

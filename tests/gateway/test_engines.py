@@ -26,6 +26,7 @@ from byline.errors import (
 from byline.redis_server import RedisServer, running_redis
 from gateway.engine_client import GENERATION_FAILED, Ask, EngineClient, Timeouts
 from gateway.engines.canary import changes_answers, difference_nats
+from gateway.engines.engine import AdapterState
 from gateway.engines.engines import EngineBounds, Engines
 from tests.fakes import FakeEngine
 from tests.gateway.conftest import CHAT, CYBER, MED, RELEASE, House, eventually, serving_engine
@@ -34,7 +35,10 @@ from tests.gateway.test_charging import deposit, gateway_over, kinds_of, service
 
 pytestmark = pytest.mark.anyio
 BOUNDS = EngineBounds(
-    wait_seconds=1.0, look_seconds=0.05, timeouts=Timeouts(first_token=0.3, idle=0.3, answer=2.0)
+    wait_seconds=1.0,
+    look_seconds=0.05,
+    drain_seconds=0.2,
+    timeouts=Timeouts(first_token=0.3, idle=0.3, answer=2.0),
 )
 
 
@@ -142,14 +146,38 @@ async def test_an_adapter_no_longer_wanted_is_drained_then_unloaded() -> None:
     fake = FakeEngine(hang_after=1)
     async with row_of(fake) as row:
         stream = await row.engines.stream(ask(stream=True))
-        row.engines.want(replace(RELEASE, adapters=(CYBER,)), Path("/store"))
-        with pytest.raises(AdapterUnavailable):
-            await row.engines.ask(ask())
-        await asyncio.sleep(0.2)
+        row.engines.want([CYBER])
+        (await row.engines.stream(ask(stream=True))).close()  # it was chosen before the switch
+        await asyncio.sleep(0.25)
         assert MED.version in fake.adapters, "its last answer is under way"
         stream.close()
         await eventually(lambda: MED.version not in fake.adapters)
-        assert row.states() == [{CYBER.version: "ready"}]
+        await eventually(lambda: row.states() == [{CYBER.version: "ready"}])
+        with pytest.raises(AdapterUnavailable):
+            await row.engines.ask(ask())
+        labels = {"engine": next(iter(row.engines.described())), "adapter": MED.version}
+        shown = row.registry.get_sample_value
+        await eventually(lambda: shown("byline_adapter_ready", labels) is None)
+
+
+async def test_an_adapter_wanted_again_while_it_drains_is_ready_at_once() -> None:
+    async with row_of(FakeEngine()) as row:
+        row.engines.want([CYBER])
+        row.engines.want([CYBER, MED])
+        assert row.engines.states(MED.version) == {AdapterState.READY}
+        await asyncio.sleep(0.4)
+        assert await row.engines.ask(ask())
+        assert len(row.fakes[0].loads) == 2
+
+
+async def test_an_adapter_that_was_never_ready_leaves_at_once() -> None:
+    fake = FakeEngine(ignored={MED.version})
+    async with row_of(fake, bounds=replace(BOUNDS, drain_seconds=60.0)) as row:
+        row.engines.want([CYBER])
+        await eventually(lambda: MED.version not in fake.adapters)
+        fake.ignored.clear()
+        row.engines.want([CYBER, MED])
+        await eventually(lambda: row.engines.serves(MED.version))
 
 
 # --- the canary ----------------------------------------------------------------------------------

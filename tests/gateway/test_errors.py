@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from byline.errors import KeyConflict, LedgerFenced, LedgerFrozen, LedgerFull, LedgerRefused
+from byline.errors import (
+    KeyConflict,
+    LedgerError,
+    LedgerFenced,
+    LedgerFrozen,
+    LedgerFull,
+    LedgerUnavailable,
+)
 from gateway.errors import clean
 from tests.gateway.conftest import ANN, CHAT, OWNER, SHOP, Answer, House, eventually
 
@@ -148,17 +155,21 @@ async def test_a_hold_whose_answer_was_lost_is_not_posted_twice(house: House) ->
 @pytest.mark.parametrize(
     ("refusal", "status", "code"),
     [
-        (LedgerFrozen("stopped"), 503, "ledger_frozen"),
+        (LedgerUnavailable("OOM command not allowed"), 503, "ledger_unavailable"),
+        (LedgerFrozen("posting is frozen"), 503, "ledger_frozen"),
         (LedgerFenced("old epoch"), 503, "ledger_fenced"),
         (LedgerFull("too little memory"), 503, "ledger_full"),
         (KeyConflict("another payload"), 500, "internal_error"),
     ],
 )
 async def test_a_ledger_that_refuses_is_no_fault_of_the_clients(
-    house: House, refusal: LedgerRefused, status: int, code: str
+    house: House, refusal: LedgerError, status: int, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house.ledger.refusals["hold"] = deque([refusal, refusal])
-    assert_error(await house.ask(CHAT), status, code)
+    house.ledger.refusals["hold"] = deque([refusal] * 2)
+    answer = await house.ask(CHAT)
+    assert_error(answer, status, code)
+    assert str(refusal) not in answer.fields["error"]["message"]  # the server's words are the log's
+    assert str(refusal) in caplog.text
     assert not house.engine.asked
 
 
@@ -169,7 +180,7 @@ async def test_a_capture_that_is_refused_is_counted_as_lost(house: House) -> Non
 
 
 async def test_a_capture_waits_while_the_ledger_is_frozen(house: House) -> None:
-    house.ledger.refusals["capture"] = deque([LedgerFrozen("stopped")])
+    house.ledger.refusals["capture"] = deque([LedgerFrozen("posting is frozen")])
     assert (await house.ask(CHAT)).status == 200
     await eventually(lambda: house.ledger.captures)
     assert house.metric("byline_captures_lost_total") == 0

@@ -4,15 +4,22 @@ The lift is the answer's log-probability under the adapter above the base model'
 are the index's on the served tokens' gradient; both are checked against their definitions.
 """
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from byline.artifacts import DESCRIPTION, ArtifactStore
 from byline.attribution import NO_LIFT, NO_TOKENS
+from byline.canonical import Json
 from byline.errors import ArtifactError, AttributionFailed
-from byline.limits import PPB
+from byline.home import Home
+from byline.limits import ADAPTERS_UNRELEASED_MAX, PPB
 from byline.records import AttributionJob, AttributionState, ServedTokens
+from byline.registry import write_release
 from byline.served import write_served
 from serving.attributor import Attributor
 from serving.checkpoints import load_base_model
@@ -127,5 +134,98 @@ def test_an_adapter_that_is_gone_or_has_another_index_is_refused(
     job = job_of(tiny_home, COMPLETION)
     with pytest.raises(ArtifactError):
         attributor.attribute(replace(job, adapter_version="weather@ffffffffffff"))
-    with pytest.raises(AttributionFailed, match="is not the index of"):
+    with pytest.raises(ArtifactError):
         attributor.attribute(replace(job, index="weather@ffffffffffff"))
+    storm, _ = another(tiny_home, "storm")
+    with pytest.raises(AttributionFailed, match="is no index of"):
+        attributor.attribute(replace(job, adapter_version=storm))
+
+
+def another(tiny: TinyHome, name: str) -> tuple[str, str]:
+    """The same adapter under another name, with an index of its own: their references."""
+    store = ArtifactStore(tiny.home.artifacts)
+    references: list[str] = []
+    for kind, of in (("adapters", tiny.adapter), ("indexes", tiny.index)):
+        recipe: dict[str, Json] = {"a copy": name}
+        with store.build(kind, name, recipe) as folder:
+            for file in of.path.iterdir():
+                if file.name != DESCRIPTION:
+                    shutil.copy(file, folder)
+            (folder / "name").write_text(name)
+            if kind == "indexes":
+                manifest = json.loads((folder / "index.json").read_text())
+                (folder / "index.json").write_text(
+                    json.dumps({**manifest, "adapter": references[0]})
+                )
+        made = store.find(kind, recipe)
+        assert made is not None
+        references.append(made.reference)
+    return references[0], references[1]
+
+
+def test_a_job_is_attributed_by_its_own_version_before_and_after_a_release(
+    tiny_home: TinyHome, attributor: Attributor
+) -> None:
+    version, index = another(tiny_home, "storm")
+    old = job_of(tiny_home, COMPLETION)
+    new = replace(old, adapter_version=version, index=index)
+    first = attributor.attribute(old)
+    second = attributor.attribute(new)
+    assert (second.adapter_version, second.index) == (version, index)
+    assert second.scores == first.scores, "they are copies"
+    assert attributor.attribute(old) == first
+
+
+def test_two_indexes_of_one_version_are_both_there(tiny_home: TinyHome) -> None:
+    later = Attributor.load(tiny_home.home, replace(tiny_home.release, adapters=()))
+    version, index = another(tiny_home, "storm")
+    store = ArtifactStore(tiny_home.home.artifacts)
+    recipe: dict[str, Json] = {"again": "storm"}
+    with store.build("indexes", "storm", recipe) as folder:
+        for file in store.open("indexes", index).path.iterdir():
+            if file.name != DESCRIPTION:
+                shutil.copy(file, folder)
+        (folder / "again").write_text("x")
+    again = store.find("indexes", recipe)
+    assert again is not None
+    job = replace(job_of(tiny_home, COMPLETION), adapter_version=version, index=index)
+    assert later.attribute(job).index == index
+    assert later.attribute(replace(job, index=again.reference)).index == again.reference
+
+
+def test_what_the_release_has_stays_and_the_rest_goes_longest_unused_first(
+    tiny_home: TinyHome,
+) -> None:
+    attributor = Attributor.load(tiny_home.home, tiny_home.release)
+    (released,) = attributor.loaded
+    job = job_of(tiny_home, COMPLETION)
+    first = attributor.attribute(job)
+    others = [another(tiny_home, f"other{place}") for place in range(ADAPTERS_UNRELEASED_MAX)]
+    jobs = [replace(job, adapter_version=version, index=index) for version, index in others]
+    for each in jobs:
+        attributor.attribute(each)
+    attributor.attribute(jobs[0])  # so the second was used longest ago
+    version, index = another(tiny_home, "last")
+    attributor.attribute(replace(job, adapter_version=version, index=index))
+    kept = [each.version for each in attributor.loaded]
+    assert kept == [released.version, *(v for v, _ in others[2:]), others[0][0], version]
+    assert attributor.attribute(job) == first
+    assert attributor.attribute(jobs[1]).scores == first.scores, "it is loaded again"
+
+
+def test_a_new_release_decides_what_stays(tiny_home: TinyHome, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    (tmp_path / "artifacts").symlink_to(tiny_home.home.artifacts)
+    attributor = Attributor.load(home, tiny_home.release)
+    (old,) = tiny_home.release.adapters
+    version, index = another(tiny_home, "newly")
+    new = replace(old, version=version, path=f"adapters/{version}", index=index)
+    write_release(home.release, replace(tiny_home.release, adapters=(new,)))
+    job = job_of(tiny_home, COMPLETION)
+    attributor.attribute(replace(job, adapter_version=version, index=index))
+    for place in range(ADAPTERS_UNRELEASED_MAX):
+        version, index = another(tiny_home, f"more{place}")
+        attributor.attribute(replace(job, adapter_version=version, index=index))
+    kept = [each.version for each in attributor.loaded]
+    assert new.version in kept
+    assert old.version not in kept

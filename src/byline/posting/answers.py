@@ -6,6 +6,7 @@ from byline.errors import (
     BylineError,
     InsufficientFunds,
     KeyConflict,
+    LedgerDamaged,
     LedgerFenced,
     LedgerFrozen,
     LedgerRefused,
@@ -18,6 +19,7 @@ from byline.records import Posted
 
 REFUSALS: dict[str, type[BylineError]] = {
     "conflict": KeyConflict,
+    "damaged": LedgerDamaged,
     "fenced": LedgerFenced,
     "frozen": LedgerFrozen,
     "funds": InsufficientFunds,

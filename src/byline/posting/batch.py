@@ -53,10 +53,10 @@ class Batch:
         if script.sha1 not in self._known_scripts:
             self._known_scripts.add(script.sha1)
             self._loads.append(pack(("SCRIPT", "LOAD", script.text)))
-        if script.sha1 not in self._calls:
-            self._calls[script.sha1], self._flights[script.sha1] = Call(script), []
-        self.size += self._calls[script.sha1].add(flight.posting, self._keys)
-        self._flights[script.sha1].append(flight)
+        call = self._calls.get(script.sha1) or Call(script)
+        self.size += call.add(flight.posting, self._keys)
+        self._calls[script.sha1] = call
+        self._flights.setdefault(script.sha1, []).append(flight)
 
     def end_with(self, commands: Sequence[tuple[str, ...]]) -> None:
         """What makes sure that the postings are on the replicas."""

@@ -10,7 +10,13 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from byline.errors import BylineError, LedgerError, LedgerUnavailable, LedgerUnconfirmed
+from byline.errors import (
+    BylineError,
+    LedgerError,
+    LedgerRefused,
+    LedgerUnavailable,
+    LedgerUnconfirmed,
+)
 from byline.limits import LEDGER_TIMEOUT_SECONDS
 from byline.posting.address import Address
 from byline.posting.answers import Answer, NotItsAnswer, ScriptForgotten, attempt, outcome_of
@@ -26,6 +32,8 @@ from byline.records import Posted
 
 Observe = Callable[[str, str, float], None]
 
+# What a posting raises that can't be put into a command, such as a text that has no bytes.
+UNSENDABLE = (BylineError, ValueError, TypeError)
 BATCH_BYTES = 16_384  # what a server reads of a connection at once
 # Under way at once: what a server posts in some 20 ms. What is more waits here, in order.
 BYTES_UNDER_WAY_MAX = 1_048_576
@@ -133,7 +141,10 @@ class Poster:
         batch = Batch(self._keys, self.epoch, lane.scripts)
         while self._waiting and batch.size < BATCH_BYTES:
             flight = self._waiting.popleft()
-            batch.add(flight, self._script(flight.posting.script))
+            try:
+                batch.add(flight, self._script(flight.posting.script))
+            except UNSENDABLE as problem:  # its own trouble alone: the others are to be answered
+                self._end(flight, _not_drawn_up(flight, problem))
         batch.end_with(self._confirmation.commands(has_waitaof=lane.server.has_waitaof))
         return batch
 
@@ -143,9 +154,15 @@ class Poster:
         return self._scripts[name]
 
     def _send(self, lane: Lane, batch: Batch) -> None:
+        try:
+            commands = batch.commands()
+        except UNSENDABLE as problem:
+            for flight in batch.flights:
+                self._end(flight, _not_drawn_up(flight, problem))
+            return
         lane.bytes_under_way += batch.size
         self._bytes_under_way += batch.size
-        exchange = lane.pipeline.exchange(*batch.commands())
+        exchange = lane.pipeline.exchange(*commands)
         exchange.add_done_callback(lambda ended: self._arrived(lane, batch, ended))
 
     def _arrived(self, lane: Lane, batch: Batch, ended: "asyncio.Future[list[Reply]]") -> None:
@@ -194,6 +211,13 @@ class Poster:
             for flight, answer in zip(flights, _unknown(flights, problem), strict=True):
                 self._end(flight, answer)
         self._flush_soon()
+
+
+def _not_drawn_up(flight: Flight, problem: Exception) -> BylineError:
+    """The error of a posting that can't be put into a command: nothing was sent."""
+    if isinstance(problem, BylineError):
+        return problem
+    return LedgerRefused(f"{attempt(flight.posting)}: it can't be sent: {problem}")
 
 
 def _unknown(flights: list[Flight], problem: Exception) -> list[Answer]:

@@ -29,6 +29,7 @@ from byline.records_json import attribution_fields, capture_fields, job_fields
 ACCOUNT = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9_-]+(?::[A-Za-z0-9:@._/-]+)?")
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 DAY_MS = 86_400_000
+TIME_MS_MAX = 2**53 - 1  # canonical JSON has no larger integer
 DIGEST_DIGITS = 32  # 128 bits tell two payloads of one key apart; a mark is kept for each event
 OPERATIONS = "operations"  # the bucket of the marks that are kept for ever
 VERSION = 1
@@ -213,6 +214,8 @@ def entry_pieces(
 
     Written out here, its fields in their order, since each post needs it.
     """
+    if type(time_ms) is not int or not 0 <= time_ms <= TIME_MS_MAX:
+        raise LedgerRefused(f"{key}: {time_ms!r} is no time in milliseconds")
     sha256 = None if manifest is None else sha256_hex(manifest.encode())
     return (
         f'{{"adapter_version":{_quoted(adapter_version)},"charge":"{charge}",'

@@ -7,7 +7,12 @@ from byline.errors import LedgerFenced, LedgerMisconfigured, LedgerUnavailable
 from byline.posting.keys import Keys
 from byline.posting.pipeline import Reply, require_no_error
 
-REQUIRED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+REQUIRED = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "no-appendfsync-on-rewrite": "no",  # else nothing is synced while the file is rewritten
+    "maxmemory-policy": "noeviction",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ return once(function()
   local reason = redis.call('HGET', BLOCKED, account)
   if reason then refuse('the payouts of ' .. account .. ' are held back: ' .. reason) end
   local paid = last_seq .. ':' .. remainder
-  if not find(paid, '^%d+:%-?%d+$') or first_seq - last_seq > 1 then
+  local lines = first_seq .. '-' .. paid
+  if not find(lines, '^%d+%-%d+:%-?%d+$') or first_seq - last_seq > 1 then
     refuse('it can not pay lines ' .. first_seq .. ' to ' .. last_seq .. ', leaving ' .. remainder)
   end
   local paid_seq, left = string.match(call('HGET', PAID, account) or '', '^(%d+):(%-?%d+)$')

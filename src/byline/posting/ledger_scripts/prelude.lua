@@ -17,7 +17,8 @@
 --      1 event key  2 payload digest  3-6 the entry's text around kind, legs, seq
 --      7.. the operation's own
 -- The answer is a list with one {status, seq or reason, flag, event key} for each event; status:
--- posted, duplicate, nothing, or a refusal. By the key a client knows that the answer is its own.
+-- posted, duplicate, nothing, or a refusal; `damaged` where what is stored is not as it must be, which
+-- is no fault of the event's: it is sent again when that is mended. By the key a client knows that the answer is its own.
 -- The line before this text sets LEG_NANO_MAX, LEGS_PER_ENTRY_MAX, BALANCE_DIGITS_MAX,
 -- CONTRIBUTOR_DEBT_NANO_MAX and CENT_NANO.
 
@@ -57,7 +58,7 @@ local function check_meta()
   if frozen then refuse(frozen, 'frozen') end
   -- Cheaper than to read the newest entry; that its number is no higher is seen by XADD.
   if call('XLEN', JOURNAL) ~= seq - trimmed then
-    refuse('the journal does not end where meta says')
+    refuse('the journal does not end where meta says', 'damaged')
   end
   call('ZCARD', HOLDS) -- of the right type, like the two that follow
   call('ZCARD', POOLS)
@@ -221,8 +222,8 @@ local function post_decision(entry_kind, legs, manifest)
 end
 
 -- What a failure means that was no refusal of ours. While nothing is written, a key of the wrong
--- type, a journal that goes on behind its end and arguments without sense are refusals too. All
--- else, such as a full memory, is the server's trouble and stays its error.
+-- type, a journal that goes on behind its end and values without sense are damage. All else, such as
+-- a full memory, is the server's trouble and stays its error.
 local function failure(problem)
   local text = problem.err or problem
 
@@ -237,13 +238,13 @@ local function failure(problem)
 
   if not has_written then
     if find(text, 'WRONGTYPE', 1, true) then
-      return answer('refused', wrong_key() .. ' has the wrong type')
+      return answer('damaged', wrong_key() .. ' has the wrong type')
     end
     if find(text, 'equal or smaller', 1, true) then
-      return answer('refused', 'the journal does not end where meta says')
+      return answer('damaged', 'the journal does not end where meta says')
     end
     if find(text, '^user_script:') or find(text, '^ERR ') then
-      return answer('refused', text)
+      return answer('damaged', text)
     end
   end
   return {err = text}
@@ -252,8 +253,10 @@ end
 -- Answer each event: as before where it has been posted, else by what the operation does.
 local function once(operation)
   local answers, n_keys, first = {}, (#KEYS - SHARED_KEYS) / EVENTS, 4
+  local last
 
   local function whole()
+    ARGV = {unpack(GIVEN, first, last)}
     check_event()
     return operation()
   end
@@ -261,11 +264,10 @@ local function once(operation)
   for event = 1, EVENTS do
     local key = SHARED_KEYS + (event - 1) * n_keys
     MARKS, FACTS, CONCERNED = KEYS[key + 1], KEYS[key + 2], n_keys > 2 and KEYS[key + 3]
-    local n_arguments = GIVEN[first - 1]
-    ARGV = {unpack(GIVEN, first, first + n_arguments - 1)}
-    first = first + n_arguments + 1
+    last = first + GIVEN[first - 1] - 1
     has_written = false
     local done, given = pcall(whole)
+    first = last + 2
     answers[event] = (done or given[1]) and given or failure(given)
   end
   if newest then call('HSET', META, 'seq', newest) end
