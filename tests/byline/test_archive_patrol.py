@@ -97,6 +97,33 @@ async def test_what_is_exported_during_a_lap_is_read_in_the_next(
     assert a_lap(archive) == {}
 
 
+@pytest.mark.parametrize("invent", ["invented_day", "invented_inference"])
+async def test_what_is_invented_is_found_while_the_archive_grows(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, invent: str
+) -> None:
+    monkeypatch.setattr(archive_slice, "ENTRIES_A_SLICE", 20)
+    journal, rng, lap = FakeJournal(), random.Random(9), Lap()
+    wrong: dict[str, str] = {}
+    for round_ in range(30):
+        a_history(journal, rng, inferences=1)
+        await export(journal, archive)
+        if round_ == 1:
+            with archive.writing() as connection:
+                globals()[invent](connection)
+        with archive.reading() as connection:
+            part = read_slice(connection, "usd", lap)
+            wrong |= part.wrong
+        lap.take(part)
+        if lap.seq == lap.end:
+            lap = Lap()
+    assert [*wrong] == ["account_days" if invent == "invented_day" else "inferences"]
+
+
+def test_a_long_archive_is_read_in_larger_slices() -> None:
+    lags = (0, 25_000, 100_000, 10**9)
+    assert [archive_slice.entries_a_slice(lag) for lag in lags] == [250, 250, 1_000, 2_000]
+
+
 def text_of_an_entry(connection: Connection) -> None:
     text: str = connection.scalar(select(entries.c.text).where(entries.c.seq == 30)) or ""
     changed = text.replace('"policy":"2026-11"', '"policy":"2026-12"')
@@ -176,6 +203,29 @@ def an_inference(connection: Connection) -> None:
     connection.execute(update(inferences).values(prompt_tokens=1))
 
 
+def invented_inference(connection: Connection) -> None:
+    row = connection.execute(select(inferences).limit(1)).one()._asdict()
+    connection.execute(insert(inferences).values({**row, "inference": event_id()}))
+
+
+def invented_usage(connection: Connection) -> None:
+    row = connection.execute(select(usage_days).limit(1)).one()._asdict()
+    connection.execute(insert(usage_days).values({**row, "application": "zed"}))
+
+
+def entry_before_the_first(connection: Connection) -> None:
+    row = connection.execute(select(entries).limit(1)).one()._asdict()
+    connection.execute(insert(entries).values({**row, "seq": 0, "key": "x"}))
+
+
+def leg_behind_the_newest(connection: Connection) -> None:
+    ends = {"ledger": "usd", "seq": 10**9}
+    row = connection.execute(select(entries).limit(1)).one()._asdict()
+    connection.execute(insert(entries).values({**row, **ends, "key": "x"}))
+    leg = {"position": 0, "account": "contrib:zed", "nano": 1, "balance": 1}
+    connection.execute(insert(legs).values(**ends, **leg))
+
+
 def manifest(connection: Connection) -> None:
     connection.execute(update(manifests).values(text="{}"))
 
@@ -191,6 +241,8 @@ CORRUPTIONS = [
     (sum_of_a_day, "account_days platform"), (lost_day, "account_days app:shop"),
     (invented_day, "account_days"), (day_that_ends_later, "account_days funding"),
     (day_that_ends_nowhere, "account_days funding"), (usage_of_a_day, "usage_days"),
+    (invented_inference, "inferences"), (invented_usage, "usage_days"),
+    (entry_before_the_first, "entries"), (leg_behind_the_newest, "legs"),
     (an_inference, "inference "), (manifest, "entry "), (lost_manifests, "entry "),
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from byline.archive.database import Archive
 from byline.archive.exporter import Exporter
 from byline.command.__main__ import app
 from byline.command.reaching import with_ledger
-from byline.errors import LedgerRefused
+from byline.errors import LedgerRefused, NotFound
 from byline.ledger.ledger import Ledger
 from byline.ledger.snapshots import Snapshots
 from byline.redis_server import RedisServer, running_redis
@@ -129,3 +129,20 @@ def test_entries_that_are_lost_are_put_back_before_the_rebuild(
     assert run(address, *words) == (0, {"restored": 2, "accounts": len(before), "jobs": 0})
     assert run(address, "check")[0] == 0
     assert with_ledger(address, lambda ledger: ledger.balances()) == before
+
+
+def test_a_server_that_has_lost_all_gets_its_ledger_back(address: str, archive_url: str) -> None:
+    with_ledger(address, lambda ledger: ready_to_trim(ledger, archive_url), create=True)
+    before = with_ledger(address, lambda ledger: ledger.balances())
+
+    async def lose(ledger: Ledger) -> None:
+        await ledger.inside[0].flushall()
+
+    with_ledger(address, lose)
+    words = ("rebuild", "--yes", "--restore", archive_url)
+    slip = ["ledger", *words, "--ledger", "slip", "--redis-url", address]
+    assert isinstance(CliRunner().invoke(app, slip).exception, NotFound)  # it is in no archive
+    code, done = run(address, *words)
+    assert (code, done["accounts"]) == (0, len(before))
+    assert with_ledger(address, lambda ledger: ledger.balances()) == before
+    assert run(address, "check")[0] == 0

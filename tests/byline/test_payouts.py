@@ -18,11 +18,13 @@ from byline.ledger.ledger import Ledger
 from byline.limits import LEG_NANO_MAX
 from byline.posting.postings import event_ms
 from byline.records import Adjustment, Leg, Payout, Posted
+from byline.statements import payouts
 from byline.statements.freezing import Freezer
+from byline.statements.frozen import Frozen
 from byline.statements.months import Month
 from byline.statements.paid import Paid, payouts_of
 from byline.statements.payouts import Outcome, PayoutRun
-from byline.statements.planning import payout_operation
+from byline.statements.planning import Plan, Standing, payout_operation, plan
 from tests.byline.cases import a_capture, an_attribution, event_id
 from tests.byline.journals import DAY_MS
 from tests.byline.months import (
@@ -320,6 +322,38 @@ async def test_more_than_a_leg_holds_is_paid_in_parts(archive: Archive) -> None:
     assert [each.payout.nano for each in (first, second, third)] == [whole, whole, 5 * CENT]
     assert (second.payout.lines_nano, second.payout.opening_nano) == (0, whole + 5 * CENT + 1)
     assert third.remainder_nano == 1
+
+
+async def test_a_last_part_below_the_minimum_is_paid(archive: Archive) -> None:
+    """The minimum is the whole payout's."""
+    bank = frozen_bank(archive, (HOST, LEG_NANO_MAX // CENT * CENT), (HOST, 5 * CENT + 1))
+    (outcome,) = await pay(archive, bank, minimum=DOLLAR)
+    assert (outcome.paid_nano, outcome.left_nano, outcome.reason) == (outcome.payable_nano, 1, "")
+    export(archive, bank)
+    (again,) = await pay(archive, bank, minimum=DOLLAR)
+    assert (again.paid_nano, again.reason) == (0, "paid before, in entry 4")
+
+
+async def test_parts_of_exactly_what_a_leg_holds_are_all_paid(archive: Archive) -> None:
+    bank = frozen_bank(archive, (HOST, LEG_NANO_MAX // CENT * CENT))
+    assert [each.reason for each in await pay(archive, bank)] == [""]
+    export(archive, bank)
+    assert [each.reason for each in await pay(archive, bank)] == ["paid before, in entry 2"]
+
+
+async def test_why_a_later_part_is_not_paid_is_said(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = frozen_bank(archive, (HOST, LEG_NANO_MAX // CENT * CENT), (HOST, 5 * CENT))
+
+    def once(frozen: Frozen, standing: Standing, *, minimum_nano: int) -> Plan:
+        if standing.paid:
+            return Plan(5 * CENT, reason="held back")
+        return plan(frozen, standing, minimum_nano=minimum_nano)
+
+    monkeypatch.setattr(payouts, "plan", once)
+    (outcome,) = await pay(archive, bank)
+    assert (outcome.payable_nano - outcome.paid_nano, outcome.reason) == (5 * CENT, "held back")
 
 
 async def test_parts_left_over_are_paid_with_the_next_month(archive: Archive) -> None:

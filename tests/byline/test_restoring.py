@@ -24,6 +24,7 @@ from byline.ledger.waiting import Waiting
 from byline.posting import redis_client
 from byline.posting.keys import Keys
 from byline.posting.redis_client import Client
+from byline.posting.scripts import script_text
 from byline.records import Adjustment, Leg, Payout, Refund, UnattributedRelease
 from byline.redis_server import RedisServer, running_redis
 from tests.byline.cases import (
@@ -276,5 +277,34 @@ async def test_a_journal_that_grows_meanwhile_is_left_alone(
         await redis.xadd(Keys(ledger_name).journal, {"e": "{}"}, id="9-1")
 
     monkeypatch.setattr(Restoring, "_put_back_traces", grow)
-    with pytest.raises(LedgerRefused, match="grew meanwhile"):
+    with pytest.raises(LedgerRefused, match="changed meanwhile"):
         await Restoring(ledger, archive, name=ledger_name).restore()
+
+
+async def test_a_trim_meanwhile_gives_up_and_the_next_restore_succeeds(
+    ledger: Ledger,
+    ledger_name: str,
+    archive: Archive,
+    redis: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it takes is lost already, so the stream itself does not change."""
+    keys = Keys(ledger_name)
+    inference = await captured(ledger)
+    await ledger.settle(an_attribution(inference), time_ms=NOW_MS)
+    await export(ledger, archive, ledger_name)
+    await redis.hset(keys.meta, mapping={"exported": "4", "snapshot": "4"})
+    await redis.xdel(keys.journal, "1-1", "2-1", "3-1")
+
+    async def trim(*_: object) -> None:
+        trimmed = await redis.eval(script_text("trim"), 2, keys.journal, keys.meta, "3")
+        assert trimmed == 3
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Restoring, "_put_back_traces", trim)
+        with pytest.raises(LedgerRefused, match="changed meanwhile"):
+            await Restoring(ledger, archive, name=ledger_name).restore()
+    assert await redis.xlen(keys.journal) == 1
+    assert await Restoring(ledger, archive, name=ledger_name).restore() == 0
+    await ledger.thaw()
+    await ledger.deposit(event_id(), "demo", 1, time_ms=NOW_MS)

@@ -46,7 +46,8 @@ class Restoring:
         async with frozen_to_mend(self._redis, self._keys):
             with answering("restore the journal"):
                 async with self._redis.pipeline() as pipe:
-                    await pipe.watch(self._keys.journal)
+                    # A trim changes `meta` also where the entries that it takes are lost already.
+                    await pipe.watch(self._keys.journal, self._keys.meta)
                     counted, lost = await self._write_aside()
                     if lost:
                         await self._put_back_traces([seq for seq in lost if seq > counted])
@@ -55,7 +56,10 @@ class Restoring:
                         try:
                             await pipe.execute()
                         except WatchError:
-                            raise LedgerRefused("restore: the journal grew meanwhile") from None
+                            raise LedgerRefused(
+                                "restore: the journal, or what its server says of it, changed "
+                                "meanwhile: it was left as it is, run this again"
+                            ) from None
                     else:
                         await self._redis.delete(self._aside)
         return len(lost)

@@ -8,7 +8,7 @@ Where something is wrong it stays, and reads on when that is mended.
 import asyncio
 
 from byline.archive.database import Archive
-from byline.bookkeeping.archive_slice import ENTRIES_A_SLICE, Lap, Slice, read_slice
+from byline.bookkeeping.archive_slice import Lap, Slice, read_slice
 from byline.bookkeeping.findings import Finding, Kind
 from byline.ledger.journal import Journal, seq_of
 
@@ -46,7 +46,7 @@ class ArchivePatrol:
 
     async def _compare_with_journal(self, after_seq: int, part: Slice) -> None:
         """What has been trimmed, or is not there for another reason, is found elsewhere."""
-        page = await self._journal.read(after_seq, part.seq, ENTRIES_A_SLICE)
+        page = await self._journal.read(after_seq, part.seq, max(1, len(part.texts)))
         for stream_id, (_, text) in page:
             seq = seq_of(stream_id)
             if seq in part.texts and part.texts[seq].encode() != text:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import sqlalchemy
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Column, Connection, Table, func, select
 
 from byline.archive.rows import Found, Row, Rows, entry_from
 from byline.archive.tables import account_days, entries, inferences, legs, manifests, usage_days
@@ -19,6 +19,8 @@ from byline.ledger.books import BROKEN
 from byline.records import JournalEntry
 
 ENTRIES_A_SLICE = 250  # 35 ms of a core
+ENTRIES_A_SLICE_MAX = 2_000
+SLICES_A_LAP = 100  # a long archive is read in larger slices, as far as the maximum allows
 LEGS_A_SLICE = 10_000  # a few more, where the last entry has many
 NAMES_A_QUERY = 500
 SAYS_CHARACTERS_MAX = 300
@@ -37,10 +39,12 @@ class Lap:
     balances: dict[str, int] = field(default_factory=dict)  # after `seq`, those that are not zero
     days: dict[Table, dict[Key, Row]] = field(default_factory=lambda: {t: {} for t in DAY_TABLES})
     whole_days: dict[Table, int] = field(default_factory=lambda: dict.fromkeys(DAY_TABLES, 0))
+    inferences: int = 0
 
     def take(self, part: "Slice") -> None:
         """Go on behind this slice."""
         self.seq, self.end = part.seq, part.end
+        self.inferences += part.inferences
         for account, nano in part.balances.items():
             if nano:
                 self.balances[account] = nano
@@ -65,6 +69,7 @@ class Slice:
     whole_days: dict[Table, set[Key]] = field(
         default_factory=lambda: {table: set() for table in DAY_TABLES}
     )  # the days whose last leg is in this slice
+    inferences: int = 0
     wrong: dict[str, str] = field(default_factory=dict)  # which row -> what
 
 
@@ -72,26 +77,36 @@ def read_slice(connection: Connection, ledger: str, lap: Lap) -> Slice:
     """What follows the lap's position."""
     archived = exported_seq(connection, ledger)
     end = min(lap.end or archived, archived)
+    most = entries_a_slice(end - lap.seq)
     found = connection.execute(
         select(entries)
         .where(entries.c.ledger == ledger, entries.c.seq > lap.seq, entries.c.seq <= end)
         .order_by(entries.c.seq)
-        .limit(ENTRIES_A_SLICE)
+        .limit(most)
     ).all()
     part = Slice(end, end)
     read = list(_entries(found, part))
-    if len(part.texts) < len(found) or len(found) == ENTRIES_A_SLICE:
+    if len(part.texts) < len(found) or len(found) == most:
         part.seq = max(part.texts)
     _require_no_gap(lap.seq, part)
     rows = _rows(connection, ledger, lap, read, part)
     _compare_entries(rows, found, part)
     _compare_legs(connection, ledger, lap, rows, part)
     _compare_inferences(connection, ledger, rows, part)
+    _require_none_outside(connection, ledger, part, archived)
+    if part.seq == end:
+        expected = lap.inferences + part.inferences
+        _compare_count(connection, ledger, inferences.c.seq, expected, part, archived)
     for table, sums in ((account_days, rows.account_days), (usage_days, rows.usage_days)):
         _compare_days(connection, ledger, lap, table, sums, part, archived)
         if part.seq == end:
             _compare_rest(connection, ledger, lap, table, part, archived)
     return part
+
+
+def entries_a_slice(lag: int) -> int:
+    """How many entries are read at once where so many are still to be read in the lap."""
+    return max(ENTRIES_A_SLICE, min(ENTRIES_A_SLICE_MAX, lag // SLICES_A_LAP))
 
 
 def _entries(found: Sequence[Stored], part: Slice) -> Iterator[tuple[JournalEntry, Stored]]:
@@ -180,6 +195,36 @@ def _compare_inferences(connection: Connection, ledger: str, rows: Rows, part: S
         stored.update({row.inference: row for row in connection.execute(asked)})
     for name, row in expected.items():
         _compare(f"inference {name}", row, stored.get(name), part)
+    part.inferences = len(expected)
+
+
+def _require_none_outside(connection: Connection, ledger: str, part: Slice, archived: int) -> None:
+    """No row may lie where the archive has no entries: before the first, behind the newest."""
+    for table in (entries, legs):
+        seq = table.c.seq
+        asked = select(seq).where(table.c.ledger == ledger, (seq < 1) | (seq > archived)).limit(1)
+        if (found := connection.scalar(asked)) is not None:
+            part.wrong[table.name] = f"has a row of entry {found}, the archive has 1 to {archived}"
+
+
+def _compare_count(
+    connection: Connection,
+    ledger: str,
+    seq: Column[int],
+    expected: int,
+    part: Slice,
+    archived: int,
+) -> None:
+    """At the lap's end: no row may be invented. Those of entries behind the lap are the next one's.
+
+    Counted once a lap, not in each slice: no index of these tables begins with the number.
+    """
+    table = seq.table
+    of_lap = (seq <= part.end) | (seq > archived)
+    count = select(func.count()).select_from(table).where(table.c.ledger == ledger, of_lap)
+    rows = connection.scalar(count) or 0
+    if rows != expected:
+        part.wrong[table.name] = f"has {rows} rows, those of the entries are {expected}"
 
 
 def _compare_days(
@@ -230,13 +275,8 @@ def _compare_rest(
     for key, row in open_days.items():
         if row["last_seq"] <= part.end:
             part.wrong[_day_name(table, key)] = f"says that entry {row['last_seq']} is its last"
-    if part.end < archived:
-        return  # the lap doesn't know the days that have come since it began
-    count = select(func.count()).select_from(table).where(table.c.ledger == ledger)
-    rows = connection.scalar(count) or 0
     expected = lap.whole_days[table] + len(part.whole_days[table]) + len(open_days)
-    if rows != expected:
-        part.wrong[table.name] = f"has {rows} rows, those of the entries are {expected}"
+    _compare_count(connection, ledger, table.c.first_seq, expected, part, archived)
 
 
 def _summed(table: Table, before: Row | None, row: Row) -> Row:

@@ -71,6 +71,8 @@ def ledger_rebuild(  # noqa: PLR0913, PLR0917 - each is an option
     if not yes:
         ask_first("Nothing is posted or served meanwhile. Rebuild?", as_json=as_json)
     base = _archived(from_archive, ledger_name) if from_archive else None
+    # A server that has lost all gets its ledger back; a slip in the name must not make a new one.
+    create = bool(restore) and _is_archived(restore, ledger_name)
 
     async def rebuild(ledger: Ledger) -> dict[str, int]:
         put_back = {"restored": await _restored(ledger, restore, ledger_name)} if restore else {}
@@ -78,7 +80,7 @@ def ledger_rebuild(  # noqa: PLR0913, PLR0917 - each is an option
         jobs = await Waiting(*ledger.inside).enqueue_lost_jobs()
         return {**put_back, "accounts": len(accounts), "jobs": jobs}
 
-    done = with_ledger(address, rebuild, name=ledger_name)
+    done = with_ledger(address, rebuild, name=ledger_name, create=create)
     first = f"put {done['restored']} entries back, " if restore else ""
     text = f"rebuilt {done['accounts']} accounts and {done['jobs']} lost jobs under a new epoch"
     show(as_json, done, first + text)
@@ -170,6 +172,18 @@ def _archived(url: str, ledger_name: str) -> Snapshot:
     archive = Archive.open(url, create=False)
     try:
         return archived_snapshot(archive, ledger_name)
+    finally:
+        archive.close()
+
+
+def _is_archived(url: str, ledger_name: str) -> bool:
+    from byline.archive.database import Archive
+    from byline.archive.writing import exported_seq
+
+    archive = Archive.open(url, create=False)
+    try:
+        with archive.reading() as connection:
+            return exported_seq(connection, ledger_name) > 0
     finally:
         archive.close()
 

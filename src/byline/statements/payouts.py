@@ -121,18 +121,19 @@ class PayoutRun:
             if isinstance(posted, str):
                 return replace(outcome, reason=posted)
             nano = due.payout.nano
-            outcome = replace(
-                outcome,
-                paid_nano=outcome.paid_nano + (0 if posted.duplicate else nano),
-                left_nano=outcome.left_nano - nano,
-                reason=f"paid before, in entry {posted.seq}" if posted.duplicate else "",
-            )
             standing = replace(
                 standing,
                 balance_nano=standing.balance_nano - nano,
                 paid=[*standing.paid, Paid(posted.seq, ready.now_ms, due.payout)],
             )
             due = plan(frozen, standing, minimum_nano=self._minimum_nano)
+            before = f"paid before, in entry {posted.seq}" if posted.duplicate else ""
+            outcome = replace(
+                outcome,
+                paid_nano=outcome.paid_nano + (0 if posted.duplicate else nano),
+                left_nano=outcome.left_nano - nano,
+                reason=due.reason if due.payable_nano else before,  # something is left: say why
+            )
         return outcome
 
     async def _post(self, payout: Payout, now_ms: int) -> Posted | str:

@@ -53,7 +53,10 @@ def plan(frozen: Frozen, standing: Standing, *, minimum_nano: int) -> Plan:
     )
     cleared = standing.balance_nano - standing.pending_nano
     payable = max(0, min(owed, cleared)) // CENT_NANO * CENT_NANO
-    if reason := _why_not(standing, payable, minimum_nano):
+    if parts and payable < CENT_NANO:
+        return Plan(reason=f"paid before, in entry {parts[-1].seq}")
+    # The minimum is the statement's: what remains of one that has been paid in part is due.
+    if reason := _why_not(standing, payable, CENT_NANO if parts else minimum_nano):
         return Plan(payable, reason=reason)
     opening = newest.remainder_nano if newest else 0
     payout = Payout(
