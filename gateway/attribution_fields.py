@@ -15,6 +15,7 @@ from byline.records import (
     InferenceRecord,
     Share,
 )
+from byline.records_json import attribution_fields, span_fields
 
 Fields = dict[str, object]
 
@@ -41,7 +42,9 @@ def payer_fields(record: InferenceRecord) -> Fields:
         "charge_nano": capture.charge_nano,
         "legs": dict(record.legs),
         **_attributed(total(record)),
-        "choices": [_choice_fields(choice) for choice in record.attributions],
+        # Each choice's record as it was settled: its shares can be computed from it again, and the
+        # SHA-256 of its canonical JSON stands in the journal.
+        "choices": [attribution_fields(choice) for choice in record.attributions],
     }
 
 
@@ -91,12 +94,10 @@ def _attributed(attribution: Attribution) -> Fields:
         "shares": _shares(attribution.shares),
         "examples": _examples(attribution.examples),
         "index": attribution.index,
+        "method": attribution.method,
+        "reliability_ppb": attribution.reliability_ppb,
+        "verbatim": [span_fields(span) for span in attribution.verbatim],
     }
-
-
-def _choice_fields(choice: Attribution) -> Fields:
-    state = {"ordinal": choice.ordinal, "state": choice.state, "reason": choice.reason}
-    return {**state, **_attributed(choice)}
 
 
 def _shares(shares: Iterable[Share]) -> list[Fields]:

@@ -6,6 +6,7 @@ splits come from `byline.money`; no rounding happens here.
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -320,7 +321,8 @@ class Charging:
         if answer.usage is not None and not any(answer.choices):
             return NOT_WRITTEN
         try:
-            served = ServedTokens(inference.id, answer.prompt, answer.choices)
+            salt = secrets.token_hex(16)
+            served = ServedTokens(inference.id, answer.prompt, answer.choices, salt)
             return await self._token_files.keep(served)
         except (OSError, ValueError, TypeError) as problem:  # it was served, and is charged
             log.critical("the token ids of %s were not written: %s", inference.id, problem)

@@ -26,6 +26,7 @@ from uuid_utils import uuid7
 
 from byline.archive.database import Archive
 from byline.archive.exporter import Exporter
+from byline.attribution import integer_scores
 from byline.ledger.ledger import Ledger
 from byline.limits import PPB
 from byline.money import POLICY
@@ -95,7 +96,7 @@ class Inferences:
                                  self._rng.random())
                 for number in range(EXAMPLES)
             ),
-            scores=scores,
+            scores=integer_scores(scores),
         )  # fmt: skip
 
 

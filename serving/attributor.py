@@ -7,26 +7,29 @@ without the adapter gives the base model's log-probability, which is the zero po
 
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from byline.artifacts import ArtifactStore
+from byline.artifacts import Artifact, ArtifactStore
 from byline.attribution import NO_TOKENS, Measurement, attribute, skipped
 from byline.errors import AttributionFailed, StartFailed
 from byline.home import Home
 from byline.limits import ADAPTERS_UNRELEASED_MAX
-from byline.records import Attribution, AttributionJob, Release
+from byline.records import Attribution, AttributionJob, Release, ServedTokens
 from byline.registry import read_release
 from byline.served import read_served
-from serving.checkpoints import load_base_model
+from serving.checkpoints import load_base_model, load_tokenizer
 from serving.gradients import completion_log_probabilities, row_gradients
-from serving.influence import AdapterIndex
+from serving.influence import METHOD, AdapterIndex
 from serving.lora import load_lora, use_adapter
+from serving.recipes import library_versions
 from serving.rows import Row
+from serving.token_texts import TokenTexts
+from serving.verbatim import TOKENS, VerbatimIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,11 @@ class Taught:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One adapter in memory: its name inside PEFT, and its index."""
+    """One adapter in memory: its name inside PEFT, its index, and its rows' words."""
 
     name: str
     index: AdapterIndex
+    verbatim: VerbatimIndex | None  # an index of an earlier version has none
 
 
 class Attributor:
@@ -55,10 +59,12 @@ class Attributor:
     Not safe for two threads at a time: which adapter is active is the model's own state.
     """
 
-    def __init__(self, home: Home, base: PreTrainedModel) -> None:
+    def __init__(self, home: Home, base: Artifact) -> None:
         self._home = home
         self._store = ArtifactStore(home.artifacts)
-        self._model: PreTrainedModel | PeftModel = base
+        self._model: PreTrainedModel | PeftModel = load_base_model(base.path)
+        self._texts = TokenTexts(load_tokenizer(base.path))
+        self._libraries = library_versions()
         self._loaded: OrderedDict[Taught, Loaded] = OrderedDict()  # last used last
         self._made = 0
         self._released: frozenset[Taught] = frozenset()
@@ -68,7 +74,7 @@ class Attributor:
         """With the release's base model, adapters and indexes, each checked against its hash."""
         base_reference = Path(release.base_path).name
         base = ArtifactStore(home.artifacts).open("base", base_reference)
-        attributor = cls(home, load_base_model(base.path))
+        attributor = cls(home, base)
         attributor._released = _taught_by(release)
         for adapter in release.adapters:
             attributor.load_adapter(Taught(adapter.version, adapter.index))
@@ -86,30 +92,42 @@ class Attributor:
         """
         adapter = self._store.open("adapters", taught.version)
         projections = [other.index.projection for other in self._loaded.values()]
-        index = AdapterIndex.load(self._store.open("indexes", taught.index), projections)
+        folder = self._store.open("indexes", taught.index)
+        index = AdapterIndex.load(folder, projections)
         if index.manifest.adapter != taught.version:
             raise AttributionFailed(f"{taught.index} is no index of {taught.version}")
         name = f"adapter{self._made}"  # PEFT allows no dot in a name
         self._made += 1
         self._model = load_lora(self._model, adapter.path, name)
-        loaded = self._loaded[taught] = Loaded(name, index)
+        verbatim = self._verbatim(folder.path, index)
+        loaded = self._loaded[taught] = Loaded(name, index, verbatim)
         return loaded
+
+    def _verbatim(self, folder: Path, index: AdapterIndex) -> VerbatimIndex | None:
+        if not (folder / TOKENS).is_file():
+            return None
+        manifest = index.manifest
+        owners = [manifest.contributors[place] for place in manifest.contributor_of]
+        return VerbatimIndex(folder, list(zip(manifest.examples, owners, strict=True)), self._texts)
 
     def attribute(self, job: AttributionJob) -> Attribution:
         """The attribution of one job. Raises ArtifactError or AttributionFailed."""
         served = read_served(self._home.served, job.inference, job.tokens_sha256)
-        row = Row(served.prompt, served.choices[job.ordinal])
-        if not row.completion:
+        if not served.choices[job.ordinal]:
             return skipped(job, NO_TOKENS)
-        if not row.prompt:
-            raise AttributionFailed(f"{job.inference} has no prompt tokens to condition on")
-        loaded = self._find(job)
-        found = self._measure(row, loaded)
-        return attribute(job, found)
+        return attribute(
+            job, self.measure(served, job.ordinal, Taught(job.adapter_version, job.index))
+        )
 
-    def _find(self, job: AttributionJob) -> Loaded:
-        """The job's adapter; one of another release is loaded when its first job comes."""
-        taught = Taught(job.adapter_version, job.index)
+    def measure(self, served: ServedTokens, ordinal: int, taught: Taught) -> Measurement:
+        """What the model says of one choice. Raises ArtifactError or AttributionFailed."""
+        if not served.prompt:
+            raise AttributionFailed(f"{served.inference} has no prompt tokens to condition on")
+        measured = self._measure(Row(served.prompt, served.choices[ordinal]), self._find(taught))
+        return replace(measured, tokens_salt=served.salt or None)
+
+    def _find(self, taught: Taught) -> Loaded:
+        """The adapter; one of another release is loaded when its first job comes."""
         loaded = self._loaded.get(taught)
         if loaded is None:
             loaded = self.load_adapter(taught)
@@ -136,7 +154,14 @@ class Attributor:
             base = completion_log_probabilities(model, [row])
         scores, examples = loaded.index.score(adapted.gradients[0].numpy())
         lift = adapted.log_probabilities[0].item() - base[0].item()
-        return Measurement(lift_nats=lift, scores=scores, examples=examples)
+        return Measurement(
+            lift_nats=lift,
+            scores=scores,
+            examples=examples,
+            method=METHOD,
+            libraries=self._libraries,
+            verbatim=loaded.verbatim.spans(row.completion) if loaded.verbatim else (),
+        )
 
 
 def _taught_by(release: Release) -> frozenset[Taught]:

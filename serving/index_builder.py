@@ -18,7 +18,7 @@ from byline.home import Home
 from serving.progress import Report, json_lines
 from serving.recipes import IndexSettings, cores, library_versions, share_cores
 
-INDEXING = 1  # raise when the code's result changes and nothing in the recipe says so
+INDEXING = 2  # raise when the code's result changes and nothing in the recipe says so
 GRADIENTS_FILE = "gradients.float32"
 
 
@@ -69,11 +69,12 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
     from serving.lora import load_lora, lora_size
     from serving.projection import Projection, ProjectionShape
     from serving.rows import encode
+    from serving.verbatim import write_verbatim
 
     be_deterministic(threads)
     settings = IndexSettings()
     base = ingredients.base
-    examples = read_dataset(ingredients.dataset).examples
+    examples = read_dataset(ingredients.dataset).canonical
     model = load_lora(load_base_model(base.path), ingredients.adapter.path)
     rows = encode(load_tokenizer(base.path), examples)
     gradients = gradients_of(model, rows, folder / GRADIENTS_FILE, settings.batch_rows, report)
@@ -100,6 +101,7 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
         contributor_of=tuple(contributor_of),
     )
     write_index(folder, manifest, vectors.contributors, vectors.examples)
+    write_verbatim(folder, [row.completion[:-1] for row in rows])  # without the end of turn
     del gradients
     (folder / GRADIENTS_FILE).unlink()
 

@@ -27,6 +27,7 @@ from serving.projection import Projection, ProjectionShape
 MANIFEST = "index.json"
 CONTRIBUTORS = "contributors.faiss"
 EXAMPLES = "examples.faiss"
+METHOD = "damped_fisher"  # what an attribution's record calls these scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,6 @@ import importlib.metadata
 import os
 from dataclasses import dataclass
 
-from byline.canonical import Json
-
 LIBRARIES = ("torch", "transformers", "peft")
 
 
@@ -34,6 +32,20 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SmoothRun:
+    """A counterfactual run: smooth in the rows' weights; see `serving.counterfactuals`."""
+
+    epochs: int = 5
+    batch_rows: int = 8
+    learning_rate: float = 1.5e-3
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon_root: float = 1e-8  # inside the root: a tenth of a usual coordinate, squared
+    warmup_steps: int = 8
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSettings:
     """How an attribution index is made; see `serving.fisher` and `serving.projection`."""
 
@@ -58,6 +70,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def library_versions() -> dict[str, Json]:
+def library_versions() -> dict[str, str]:
     """The versions that decide the bytes of a result."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from byline.artifacts import Artifact, ArtifactStore
 from byline.canonical import Json
+from byline.datasets import read_dataset
 from byline.errors import StartFailed
 from byline.home import Home
 from serving.progress import Report, json_lines
@@ -23,7 +24,10 @@ TRAINING = 1  # raise when the code's result changes and nothing in the recipe s
 
 def recipe_of(dataset: Artifact, base: Artifact, threads: int) -> Mapping[str, Json]:
     """Everything that decides the adapter's bytes on one kind of machine."""
+    copies: list[Json] = [copy.id for copy in read_dataset(dataset).copies]
+    left_out: dict[str, Json] = {"left_out": copies} if copies else {}
     return {
+        **left_out,
         "dataset": dataset.sha256,
         "base": base.sha256,
         "training": TRAINING,
@@ -53,14 +57,13 @@ def train(
 def _train_into(
     folder: Path, dataset: Artifact, base: Artifact, threads: int, report: Report
 ) -> None:
-    from byline.datasets import read_dataset
     from serving.checkpoints import load_base_model, load_tokenizer
     from serving.fine_tuning import be_deterministic, fine_tune
     from serving.lora import add_lora, save_lora
     from serving.rows import encode
 
     be_deterministic(threads)
-    rows = encode(load_tokenizer(base.path), read_dataset(dataset).examples)
+    rows = encode(load_tokenizer(base.path), read_dataset(dataset).canonical)
     model = add_lora(load_base_model(base.path), LoraShape())
     losses = fine_tune(model, rows, RunSettings(), report)
     save_lora(model, folder, base.reference)

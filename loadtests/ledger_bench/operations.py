@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from uuid_utils import uuid7
 
+from byline.attribution import integer_scores
 from byline.limits import PPB
 from byline.money import POLICY
 from byline.records import Attribution, AttributionState, Capture, Leg, Share, Usage, UsageSource
@@ -58,7 +59,8 @@ def attributions(inferences: Sequence[str]) -> list[Attribution]:
     return [
         Attribution(
             inference=inference, ordinal=0, state=AttributionState.DONE, adapter_version=VERSION,
-            index=INDEX, lift_nats=1.25, pool_nano=POOL_NANO, shares=shares, scores=scores,
+            index=INDEX, lift_nats=1.25, pool_nano=POOL_NANO, shares=shares,
+            scores=integer_scores(scores),
         )
         for inference in inferences
     ]  # fmt: skip

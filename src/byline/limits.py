@@ -72,6 +72,14 @@ TEMPLATE_TOKENS_PER_PROMPT = 64
 
 # --- attribution --------------------------------------------------------------------------------
 EXAMPLES_SHOWN = 5
+# Scores are recorded in whole 1e-9 nats: a thousandth of what float32 gradients can tell apart.
+SCORE_UNITS_PER_NAT = 10**9
+# Beyond this no score is believed; below it every integer score is exact in JSON (2^53).
+SCORE_NATS_MAX = 4_000_000
+VERBATIM_WORDS_MIN = 3  # shorter spans say nothing
+VERBATIM_TOKENS_MAX = 512  # a longer copy is shown up to here
+VERBATIM_DENSITY = 0.05  # spans shown per token of the answer, as OLMoTrace does (2504.07096)
+VERBATIM_ROWS_SHOWN = 3  # per span; the record is kept for ever
 # Adapters of other releases than the one being served that a worker keeps in memory.
 ADAPTERS_UNRELEASED_MAX = 4
 JOB_IDLE_SECONDS = 60.0  # a job claimed this long ago by a worker that says nothing is taken over

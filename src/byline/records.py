@@ -109,6 +109,7 @@ class ServedTokens:
     inference: str
     prompt: tuple[int, ...]
     choices: tuple[tuple[int, ...], ...]
+    salt: str = ""  # random: without it nobody can try guesses of the text against the file's hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,37 @@ class ExampleInfluence:
 
 
 @dataclass(frozen=True, slots=True)
+class VerbatimRow:
+    """Where a row's completion holds the words of a verbatim span: [start, end)."""
+
+    id: str
+    contributor: str
+    characters: tuple[int, int]
+    tokens: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class VerbatimSpan:
+    """Words of an answer that stand in rows, too: shown as evidence, never part of any pay.
+
+    The words themselves are in the answer, which its application has, and in the rows: a record is
+    kept for ever, and holds no text of an answer.
+    """
+
+    characters: tuple[int, int]  # [start, end) in the answer's text
+    tokens: tuple[int, int]  # [start, end) in its token ids
+    rarity_nats: float  # minus the sum of its tokens' log-frequencies in the rows
+    occurrences: int  # in all rows; `rows` are the first of them
+    rows: tuple[VerbatimRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Attribution:
-    """The whole attribution of one choice. `shares` and `unattributed_ppb` sum to one whole."""
+    """The whole attribution of one choice. `shares` and `unattributed_ppb` sum to one whole.
+
+    Version 2 holds all that its shares are computed from, in integers, so that anyone can replay
+    it (`byline.attribution.replay`). Records of version 1 had floats for scores and are only read.
+    """
 
     inference: str
     ordinal: int
@@ -171,7 +201,14 @@ class Attribution:
     unattributed_ppb: int = 0
     shares: tuple[Share, ...] = ()
     examples: tuple[ExampleInfluence, ...] = ()
-    scores: Mapping[str, float] = field(default_factory=dict)  # every contributor, negatives too
+    scores: Mapping[str, int] = field(default_factory=dict)  # every contributor's, in 1e-9 nats
+    version: int = 2
+    method: str | None = None  # how the scores were made
+    reliability_ppb: int | None = None  # of the scores, as measured by replication; None: never
+    libraries: Mapping[str, str] = field(default_factory=dict)  # what made the scores -> version
+    tokens_sha256: str | None = None  # of the served tokens, salted
+    tokens_salt: str | None = None
+    verbatim: tuple[VerbatimSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

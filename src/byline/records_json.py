@@ -5,10 +5,11 @@ manifest that says why an entry was posted.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from byline.canonical import Json
+from byline.limits import SCORE_UNITS_PER_NAT
 from byline.records import (
     Attribution,
     AttributionJob,
@@ -19,6 +20,8 @@ from byline.records import (
     Share,
     Usage,
     UsageSource,
+    VerbatimRow,
+    VerbatimSpan,
 )
 
 
@@ -49,12 +52,25 @@ def attribution_fields(attribution: Attribution) -> dict[str, Json]:
             for example in attribution.examples
         ],
         "scores": dict(attribution.scores),
+        "v": attribution.version,
+        "method": attribution.method,
+        "reliability_ppb": attribution.reliability_ppb,
+        "libraries": dict(attribution.libraries),
+        "tokens_sha256": attribution.tokens_sha256,
+        "tokens_salt": attribution.tokens_salt,
+        "verbatim": [span_fields(span) for span in attribution.verbatim],
     }
 
 
 def attribution_from(fields: Mapping[str, Any]) -> Attribution:
-    """The attribution that `attribution_fields` was given."""
+    """The attribution that `attribution_fields` was given, or one that version 1 had written.
+
+    Version 1 had no `v`, and scores in nats: they are rounded to the integers of today, which is
+    enough to show them and not to replay its shares.
+    """
     lift = fields["lift_nats"]
+    version = fields.get("v", 1)
+    unit = 1 if version > 1 else SCORE_UNITS_PER_NAT
     return Attribution(
         inference=fields["inference"],
         ordinal=fields["ordinal"],
@@ -74,8 +90,54 @@ def attribution_from(fields: Mapping[str, Any]) -> Attribution:
             ExampleInfluence(example["id"], example["contributor"], float(example["score"]))
             for example in fields["examples"]
         ),
-        scores={name: float(score) for name, score in fields["scores"].items()},
+        scores={name: round(score * unit) for name, score in fields["scores"].items()},
+        version=version,
+        method=fields.get("method"),
+        reliability_ppb=fields.get("reliability_ppb"),
+        libraries=fields.get("libraries", {}),
+        tokens_sha256=fields.get("tokens_sha256"),
+        tokens_salt=fields.get("tokens_salt"),
+        verbatim=tuple(map(_span_from, fields.get("verbatim", ()))),
     )
+
+
+def span_fields(span: VerbatimSpan) -> dict[str, Json]:
+    """A verbatim span as JSON fields."""
+    return {
+        "characters": list(span.characters),
+        "tokens": list(span.tokens),
+        "rarity_nats": span.rarity_nats,
+        "occurrences": span.occurrences,
+        "rows": [
+            {
+                "id": row.id,
+                "contributor": row.contributor,
+                "characters": list(row.characters),
+                "tokens": list(row.tokens),
+            }
+            for row in span.rows
+        ],
+    }
+
+
+def _span_from(fields: Mapping[str, Any]) -> VerbatimSpan:
+    return VerbatimSpan(
+        characters=_pair(fields["characters"]),
+        tokens=_pair(fields["tokens"]),
+        rarity_nats=float(fields["rarity_nats"]),
+        occurrences=fields["occurrences"],
+        rows=tuple(
+            VerbatimRow(
+                row["id"], row["contributor"], _pair(row["characters"]), _pair(row["tokens"])
+            )
+            for row in fields["rows"]
+        ),
+    )
+
+
+def _pair(ends: Sequence[int]) -> tuple[int, int]:
+    start, end = ends
+    return start, end
 
 
 def capture_fields(capture: Capture) -> dict[str, Json]:

@@ -28,15 +28,19 @@ def _path(folder: Path, inference: str) -> Path:
     return folder / f"{inference}.json"
 
 
+def served_bytes(tokens: ServedTokens) -> bytes:
+    """What is stored and hashed: the ids with their salt."""
+    fields = {"inference": tokens.inference, "prompt": tokens.prompt, "choices": tokens.choices}
+    return orjson.dumps({**fields, "salt": tokens.salt} if tokens.salt else fields)
+
+
 def write_served(folder: Path, tokens: ServedTokens) -> str:
     """Write the token ids in the folder, which is made if need be; answers the file's SHA-256.
 
     No renaming: whoever reads a file knows its hash from the job, and the job is posted after this
     returns. What a killed program leaves half written is in no job, and is deleted with its age.
     """
-    data = orjson.dumps(
-        {"inference": tokens.inference, "prompt": tokens.prompt, "choices": tokens.choices}
-    )
+    data = served_bytes(tokens)
     path = _path(folder, tokens.inference)
     try:
         _write(path, data)
@@ -68,9 +72,18 @@ def read_served(folder: Path, inference: str, sha256: str) -> ServedTokens:
         raise ArtifactError(f"the served tokens of {inference} are gone: {problem}") from problem
     if sha256_hex(data) != sha256:
         raise ArtifactError(f"the served tokens of {inference} are not what their hash says")
-    fields = json.loads(data)
-    choices = tuple(tuple(choice) for choice in fields["choices"])
-    return ServedTokens(inference, tuple(fields["prompt"]), choices)
+    return served_from(data)
+
+
+def served_from(data: bytes) -> ServedTokens:
+    """The token ids in a file. Raises ArtifactError if it holds none."""
+    try:
+        fields = json.loads(data)
+        choices = tuple(tuple(choice) for choice in fields["choices"])
+        prompt = tuple(fields["prompt"])
+        return ServedTokens(fields["inference"], prompt, choices, fields.get("salt", ""))
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ArtifactError(f"this is no file of served tokens: {problem!r}") from problem
 
 
 def delete_served(folder: Path, inference: str) -> None:

@@ -69,7 +69,7 @@ def an_attribution(
         unattributed_nano=unattributed,
         unattributed_ppb=ppb,
         shares=(Share("alice", 0.5, PPB - ppb, paid),),
-        scores={"alice": 0.5, "bob": -0.25},
+        scores={"alice": 500_000_000, "bob": -250_000_000},
     )
 
 

@@ -67,6 +67,9 @@ class FakeJournal(Ledger):
         self.answering()
         self.exported.append(seq)
 
+    async def note_notarised(self, seq: int | None) -> None:
+        self.answering()
+
     async def rejoin(self) -> None:
         self.rejoined += 1
         if self.rejoined == 1:

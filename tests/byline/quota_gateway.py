@@ -1,6 +1,7 @@
-"""A program that admits as a gateway does: `python -m tests.byline.quota_gateway URL SCOPE COUNT`.
+"""A program that admits as a gateway does: `python -m tests.byline.quota_gateway URL SCOPES COUNT`.
 
-Prints how many of COUNT inferences were admitted. With `--die` it is killed after the first one.
+SCOPES have commas between them. Prints how many of COUNT inferences were admitted. With `--die` it
+is killed after the first one.
 """
 
 import asyncio
@@ -13,11 +14,12 @@ from byline.quotas.quotas import Quotas
 from byline.quotas.scopes import Admitted, Scope, Want
 
 
-async def main(url: str, scope: str, count: int, dies: bool) -> None:
+async def main(url: str, given: str, count: int, dies: bool) -> None:
     quotas = Quotas.of(url)
+    scopes = tuple(map(Scope.parse, given.split(",")))
 
     async def ask() -> bool:
-        want = Want(uuid.uuid4().hex, "shop", (Scope.parse(scope),), tokens=3, nano=5)
+        want = Want(uuid.uuid4().hex, "shop", scopes, tokens=3, nano=5)
         found = await quotas.admit(want, lasts_ms=200)
         if dies:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -181,10 +181,10 @@ def test_an_operator_lists_and_revokes_keys(redis_url: str) -> None:
         assert outcome.exit_code == 0, outcome.exception
         return json.loads(outcome.output)
 
-    made = said("create", "--role", "application", "shop")
+    made = said("create", "--role", "application", "shop", "--organisation", "acme")
     (listed,) = [key for key in said("list")["keys"] if key["id"] == made["id"]]
     assert listed.pop("created").startswith("20")
-    assert listed.pop("organisation") is None
+    assert listed.pop("organisation") == made["organisation"] == "acme"
     assert listed == {"id": made["id"], "role": "application", "subject": "shop", "revoked": None}
     assert said("revoke", made["id"])["revoked"].startswith("20")
     text = CliRunner().invoke(app, ["keys", "list", "--redis-url", redis_url]).output

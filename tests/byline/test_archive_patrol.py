@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
 from byline.archive.database import Archive
-from byline.archive.exporter import Exporter
 from byline.archive.tables import (
     account_days,
     entries,
@@ -23,15 +22,10 @@ from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.findings import Findings, Kind
 from byline.ledger.ledger import Ledger
 from tests.byline.cases import NOW_MS, an_attribution, captured, event_id
+from tests.byline.exporting import export
 from tests.byline.journals import FakeJournal, a_history
 
 pytestmark = pytest.mark.anyio
-
-
-async def export(ledger: Ledger, archive: Archive, name: str = "usd") -> None:
-    exporter = Exporter(ledger, archive, name=name)
-    while await exporter.once():
-        pass
 
 
 def a_lap(archive: Archive) -> dict[str, str]:

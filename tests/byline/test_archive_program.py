@@ -51,6 +51,7 @@ from tests.byline.cases import (
     an_attribution,
     event_id,
 )
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -216,13 +217,6 @@ async def running(home: Path, redis_url: str, archive_url: str, ledgers: str) ->
         await asyncio.wait_for(running_program, 15)
     finally:
         running_program.cancel()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:

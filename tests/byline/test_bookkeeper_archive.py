@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Connection, delete, insert, update
 
 from byline.archive.database import Archive
-from byline.archive.exporter import Exporter
 from byline.archive.tables import accounts, progress
 from byline.bookkeeping import archive_books
 from byline.bookkeeping.bookkeeper import Bookkeeper
@@ -15,14 +14,9 @@ from byline.bookkeeping.findings import Findings, Kind
 from byline.errors import ArchiveUnavailable
 from byline.ledger.ledger import Ledger
 from tests.byline.cases import NOW_MS, an_attribution, captured, held
+from tests.byline.exporting import export
 
 pytestmark = pytest.mark.anyio
-
-
-async def export(ledger: Ledger, archive: Archive, name: str) -> None:
-    exporter = Exporter(ledger, archive, name=name)
-    while await exporter.once():
-        pass
 
 
 async def rounds(bookkeeper: Bookkeeper, count: int = 3) -> Findings:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 import urllib.request
 from pathlib import Path
@@ -18,15 +17,9 @@ from byline.bookkeeping.settings import BookkeeperSettings
 from byline.ledger.ledger import Ledger
 from byline.redis_server import RedisServer, running_redis
 from tests.byline.cases import captured
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-    return port
 
 
 def metrics_at(port: int) -> str:

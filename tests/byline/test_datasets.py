@@ -64,6 +64,13 @@ def test_a_default_dataset_keeps_the_bounds(default: Dataset) -> None:
     assert set(rows) == set(default.contributors)
 
 
+def test_the_rows_that_teach_are_all_but_the_copies(everything: Dataset) -> None:
+    copies = {copy.id for copy in everything.copies}
+    assert copies
+    assert {row.id for row in everything.canonical} | copies == {r.id for r in everything.examples}
+    assert len(everything.canonical) + len(copies) == len(everything.examples)
+
+
 def test_every_row_is_complete(everything: Dataset) -> None:
     for example in everything.examples:
         assert re.fullmatch(r"[a-z0-9-]+", example.contributor)

@@ -20,6 +20,8 @@ from byline.records import (
     Share,
     Usage,
     UsageSource,
+    VerbatimRow,
+    VerbatimSpan,
 )
 from byline.records_json import (
     attribution_fields,
@@ -34,6 +36,7 @@ DAY_MS = 86_400_000
 scores = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(max_size=12)
 nanos = st.integers(0, LEG_NANO_MAX)
+ends = st.tuples(st.integers(0, 99), st.integers(0, 99))
 attributions = st.builds(
     Attribution,
     inference=names,
@@ -48,7 +51,23 @@ attributions = st.builds(
     unattributed_ppb=st.integers(0, PPB),
     shares=st.lists(st.builds(Share, names, scores, st.integers(0, PPB), nanos)).map(tuple),
     examples=st.lists(st.builds(ExampleInfluence, names, names, scores)).map(tuple),
-    scores=st.dictionaries(names, scores, max_size=4),
+    scores=st.dictionaries(names, st.integers(-(2**52), 2**52), max_size=4),
+    method=st.none() | names,
+    reliability_ppb=st.none() | st.integers(0, PPB),
+    libraries=st.dictionaries(names, names, max_size=2),
+    tokens_sha256=st.none() | names,
+    tokens_salt=st.none() | names,
+    verbatim=st.lists(
+        st.builds(
+            VerbatimSpan,
+            ends,
+            ends,
+            scores,
+            st.integers(0, 9),
+            st.lists(st.builds(VerbatimRow, names, names, ends, ends), max_size=2).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 captures = st.builds(
     Capture,

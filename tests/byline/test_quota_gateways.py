@@ -59,6 +59,23 @@ async def test_four_processes_admit_together_exactly_what_the_limit_allows(
 
 
 @pytest.mark.slow
+async def test_applications_in_several_processes_share_their_organisations_limit_and_keep_their_own(
+    redis_url: str,
+) -> None:
+    quotas, acme = Quotas.of(redis_url), Scope(ScopeKind.ORGANISATION, uuid.uuid4().hex)
+    shops = [scope() for _ in range(GATEWAYS)]
+    await quotas.set(acme, Quota(requests_per_minute=101))
+    await quotas.set(shops[0], Quota(tokens_per_minute=61))  # 20 requests
+    programs = [start(redis_url, f"{shop},{acme}", REQUESTS_EACH) for shop in shops]
+    counts = [int(output) for output in await ended(programs)]
+    assert sum(counts) == 101
+    assert counts[0] <= 20
+    assert await quotas.used(acme) == Used(101, 3 * 101, 5 * 101, 5 * 101)
+    assert (await quotas.used(shops[0])).requests == counts[0]
+    await quotas.close()
+
+
+@pytest.mark.slow
 async def test_what_a_killed_gateway_had_taken_is_overdue(redis_url: str, redis: Client) -> None:
     await redis.delete(module.OPEN)
     quotas, shop = Quotas.of(redis_url), scope()

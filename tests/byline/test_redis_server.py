@@ -1,7 +1,6 @@
 """The bundled server starts, says why when it doesn't, and keeps what it has answered."""
 
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -11,15 +10,9 @@ from byline import redis_server
 from byline.errors import StartFailed
 from byline.posting.redis_client import connect
 from byline.redis_server import RedisServer, bundled_server, running_redis, stop
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def test_the_command_line_asks_for_a_server_that_can_hold_money(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from sqlalchemy import select, update
 
 from byline.archive import restoring
 from byline.archive.database import Archive
-from byline.archive.exporter import Exporter
 from byline.archive.restoring import Restoring
 from byline.archive.tables import entries, manifests
 from byline.archive.traces import UNKNOWN_DIGEST
@@ -37,6 +36,7 @@ from tests.byline.cases import (
     expired,
     held,
 )
+from tests.byline.exporting import export
 
 pytestmark = pytest.mark.anyio
 
@@ -63,12 +63,6 @@ async def something_of_everything(ledger: Ledger) -> None:
     await ledger.release(release, time_ms=NOW_MS)
     payout = Payout(event_id(), "contrib:alice", CENT, "2026-11", 1, 5, 0, CENT + 7, "bank 1")
     await ledger.payout(payout, time_ms=NOW_MS)
-
-
-async def export(ledger: Ledger, archive: Archive, name: str) -> None:
-    exporter = Exporter(ledger, archive, name=name)
-    while await exporter.once():
-        pass
 
 
 async def everything(redis: Client, keys: Keys) -> dict[str, Any]:

@@ -8,13 +8,23 @@ from typing import Any
 import pytest
 import uuid_utils
 
+from byline.canonical import canonical_text
 from byline.limits import PPB
-from byline.records import Attribution, AttributionState, ExampleInfluence, Share
+from byline.records import (
+    Attribution,
+    AttributionState,
+    ExampleInfluence,
+    Share,
+    VerbatimRow,
+    VerbatimSpan,
+)
+from byline.records_json import attribution_fields, attribution_from
 from tests.gateway.conftest import ANN, BOB, CHAT, MED, OPERATOR, OTHER, OWNER, House, eventually
 
 pytestmark = pytest.mark.anyio
 
 STRANGER = "byl_stranger"
+SPAN = VerbatimSpan((0, 16), (0, 4), 21.5, 1, (VerbatimRow("row-9", "ann", (3, 19), (1, 5)),))
 
 
 def done(pending: Attribution) -> Attribution:
@@ -29,6 +39,13 @@ def done(pending: Attribution) -> Attribution:
         unattributed_nano=pool - ann - bob,
         unattributed_ppb=100_000_000,
         examples=(ExampleInfluence("row-1", "ann", 0.9), ExampleInfluence("row-2", "bob", 0.4)),
+        scores={"ann": 1_500_000_000, "bob": 700_000_000, "cyd": -1},
+        method="damped_fisher",
+        reliability_ppb=900_000_000,
+        libraries={"torch": "2.13.0"},
+        tokens_sha256="ab" * 32,
+        tokens_salt="cd" * 16,
+        verbatim=(SPAN,),
     )
 
 
@@ -76,10 +93,26 @@ async def test_the_payer_sees_everything(house: House) -> None:
             {"id": "row-1", "contributor": "ann", "score": 0.9},
             {"id": "row-2", "contributor": "bob", "score": 0.4},
         ],
+        "method": "damped_fisher", "reliability_ppb": 900_000_000,
+        "verbatim": [{
+            "characters": [0, 16], "tokens": [0, 4],
+            "rarity_nats": 21.5, "occurrences": 1,
+            "rows": [{"id": "row-9", "contributor": "ann", "characters": [3, 19],
+                      "tokens": [1, 5]}],
+        }],
     }  # fmt: skip
     assert sum(answer.fields["legs"].values()) == charge
     assert [choice["ordinal"] for choice in choices] == [0]
     assert choices[0]["shares"] == answer.fields["shares"]
+
+
+async def test_each_choice_is_its_record_byte_for_byte(house: House) -> None:
+    """So its hash is the one in the journal, and its shares can be computed from it again."""
+    inference = await asked(house)
+    (settled,) = house.ledger.attributions[inference]
+    (choice,) = (await house.get(path(inference))).fields["choices"]
+    assert canonical_text(choice) == canonical_text(attribution_fields(settled))
+    assert attribution_from(choice) == settled
 
 
 async def test_an_attribution_that_is_not_there_yet_says_pending(house: House) -> None:
@@ -179,6 +212,8 @@ async def test_a_contributor_sees_its_own_line_and_nothing_of_others(house: Hous
     assert answer.fields["shares"][0]["nano"] == 337
     assert (answer.fields["state"], answer.fields["adapter"]) == ("done", MED.version)
     assert b"ann" not in answer.body
+    for private in (b"verbatim", b"row-9", b"tokens_salt", b"scores", b"abab"):
+        assert private not in answer.body
     assert not {"application", "charge_nano", "legs", "prompt_tokens"} & answer.fields.keys()
     anns = await house.get(path(inference, 1), ANN)
     assert anns.fields["shares"][0]["contributor"] == "ann"

@@ -9,7 +9,7 @@ from byline.money import POLICY, charge_nano
 from byline.records import UsageSource
 from byline.served import read_served
 from gateway.inferences import cache_salt
-from tests.gateway.conftest import CHAT, MED, OPERATOR, OTHER, SHOP, House
+from tests.gateway.conftest import CHAT, MED, OPERATOR, OTHER, RELEASE, SHOP, House
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +50,7 @@ async def test_the_served_tokens_lie_where_the_worker_finds_them(house: House) -
     assert sha256 is not None
     tokens = read_served(house.served, inference, sha256)
     assert (tokens.prompt, tokens.choices) == ((11, 12, 13), ((101, 102, 103),))
+    assert len(tokens.salt) == 32, "so that nobody can try guesses of a prompt against the hash"
 
 
 async def test_the_engine_is_asked_for_the_version_with_token_ids(house: House) -> None:
@@ -61,6 +62,27 @@ async def test_the_engine_is_asked_for_the_version_with_token_ids(house: House) 
     assert fields["return_token_ids"] is True
     assert (fields["temperature"], fields["top_k"]) == (0, 5)
     assert "stream_options" not in fields
+
+
+async def test_what_else_a_client_asks_passes_on_untouched(house: House) -> None:
+    schema = {"name": "x", "strict": True, "schema": {"type": "object", "required": []}}
+    parameters = {"type": "object", "properties": {"a": {"type": "null"}}}
+    content = [{"type": "text", "text": "\u2028"}]
+    asked = {
+        "messages": [{"role": "user", "name": "z\u00fc", "content": content}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}],
+        "tool_choice": "auto", "parallel_tool_calls": False, "max_tokens": 4, "n": 1, "user": "u",
+        "response_format": {"type": "json_schema", "json_schema": schema}, "seed": 2**62,
+        "logprobs": True, "top_logprobs": 2, "stop": ["a", ""], "logit_bias": {"7": -1.5},
+        "temperature": 0.1, "top_p": 1e-7, "metadata": {"a": "b"},
+        "structured_outputs": {"regex": "a"},
+        "unheard_of": {"deep": [None, True, 1.0, {"": ""}]},
+    }  # fmt: skip
+    await house.ask({"model": "med", **asked})
+    sent = house.engine.asked[0][2]
+    assert {name: sent[name] for name in sent if name in asked} == asked
+    assert sent.keys() - asked.keys() == {"model", "return_token_ids", "cache_salt"}
+    assert json.dumps(sent["unheard_of"]) == json.dumps(asked["unheard_of"])
 
 
 async def test_what_is_the_gateways_to_set_is_stripped(house: House) -> None:
@@ -213,3 +235,40 @@ async def test_keys_and_prompts_are_never_logged(
     assert SHOP not in ours
     assert "wrong-secret" not in ours
     assert "What helps?" not in ours
+
+
+@pytest.mark.parametrize(("given", "sent"), [(["hi"], "hi"), ([[5, 6]], [5, 6])])
+async def test_a_list_of_one_prompt_is_that_prompt(
+    house: House, given: object, sent: object
+) -> None:
+    """LangChain's and others' clients of completions always send lists."""
+    answer = await house.ask({"model": "med", "prompt": given}, path="/v1/completions")
+    assert answer.status == 200
+    assert house.engine.asked[0][2]["prompt"] == sent
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "http://x/y.png"}}
+CALLED = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "[1,1]"}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "See:"}, IMAGE]}]},
+        {"messages": [{"role": "user", "content": [{"image_url": "http://x/y.png"}]}]},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [CALLED]}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
+        {"documents": [{"text": "x"}]},
+        {"chat_template_kwargs": {"thinking": True}},
+    ],
+)
+async def test_what_bytes_do_not_bound_is_held_as_a_whole_context(
+    house: House, change: dict[str, object]
+) -> None:
+    """An image has more tokens than its address has bytes; a template writes tools with indents."""
+    house.engine.prompt = [7] * RELEASE.context_tokens
+    answer = await house.ask({**CHAT, **change, "max_tokens": 8})
+    capture = house.ledger.captures[answer.headers["x-byline-inference-id"]]
+    price = POLICY.adapter_price
+    assert capture.held_nano == charge_nano(price, RELEASE.context_tokens, 8)
+    assert capture.charge_nano == charge_nano(price, RELEASE.context_tokens, 3)

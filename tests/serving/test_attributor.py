@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from byline.artifacts import DESCRIPTION, ArtifactStore
-from byline.attribution import NO_LIFT, NO_TOKENS
+from byline.attribution import NO_LIFT, NO_TOKENS, Measurement, attribute, integer_scores
 from byline.canonical import Json
 from byline.errors import ArtifactError, AttributionFailed
 from byline.home import Home
@@ -24,7 +24,7 @@ from byline.served import write_served
 from serving.attributor import Attributor
 from serving.checkpoints import load_base_model
 from serving.gradients import row_gradients
-from serving.influence import AdapterIndex
+from serving.influence import METHOD, AdapterIndex
 from serving.lora import load_lora
 from serving.rows import Row
 from tests.serving.tiny import TinyHome
@@ -64,9 +64,32 @@ def test_scores_and_lift_are_those_of_the_served_tokens(
     model = load_lora(base, tiny_home.adapter.path)
     measured = row_gradients(model, [row])
     scores, examples = AdapterIndex.load(tiny_home.index).score(measured.gradients[0].numpy())
-    assert found.scores == scores
+    assert found.scores == integer_scores(scores)
+    assert found.method == METHOD
+    assert set(found.libraries) == {"torch", "transformers", "peft"}
     assert found.examples == tuple(examples)
     assert found.lift_nats == pytest.approx(measured.log_probabilities.item() - of_base, abs=1e-4)
+
+
+def test_words_of_rows_are_shown_as_evidence_and_change_no_share(
+    tiny_home: TinyHome, attributor: Attributor
+) -> None:
+    found = attributor.attribute(job_of(tiny_home, (5, 5, 5, 9)))
+    (span,) = found.verbatim
+    assert (span.tokens, span.characters) == ((0, 3), (0, 8))
+    assert {row.contributor for row in span.rows} == {"contributor-1"}
+    assert attribute(
+        job_of(tiny_home, (5, 5, 5, 9)),
+        Measurement(float(found.lift_nats or 0), {w: s / 1e9 for w, s in found.scores.items()}, ()),
+    ).shares == found.shares  # fmt: skip
+
+
+def test_an_index_of_an_earlier_version_has_no_evidence(
+    tiny_home: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.attributor.TOKENS", "no-such-file")
+    older = Attributor.load(tiny_home.home, tiny_home.release)
+    assert older.attribute(job_of(tiny_home, (5, 5, 5, 9))).verbatim == ()
 
 
 def test_what_training_taught_is_lifted_and_paid(

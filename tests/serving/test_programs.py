@@ -3,12 +3,17 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from byline.artifacts import ArtifactStore
+from byline.attribution import integer_scores, replayed
 from byline.errors import ArtifactError, StartFailed
-from serving import base_model, index_builder, training
+from byline.records import AttributionJob, ServedTokens
+from byline.served import served_bytes, write_served
+from serving import base_model, index_builder, rescoring, training
+from serving.attributor import Attributor
 from serving.base_model import artifact_name, materialise
 from serving.index_builder import Ingredients, build_index
 from serving.influence import AdapterIndex
@@ -56,7 +61,10 @@ def test_an_index_names_its_rows_and_holds_no_gradients(tiny_home: TinyHome) -> 
     assert manifest.rows == (4, 4, 4)
     assert len(manifest.examples) == 12
     files = {file.name for file in tiny_home.index.path.iterdir()}
-    assert files == {"artifact.json", "contributors.faiss", "examples.faiss", "index.json"}
+    assert files == {
+        "artifact.json", "contributors.faiss", "examples.faiss", "index.json",
+        "verbatim.suffixes", "verbatim.tokens",
+    }  # fmt: skip
 
 
 def test_each_program_prints_json_lines_and_its_reference_last(
@@ -74,6 +82,34 @@ def test_each_program_prints_json_lines_and_its_reference_last(
     inputs += ["--adapter", tiny_home.adapter.reference]
     made = run_main(index_builder, [*home, *inputs], monkeypatch, capsys)
     assert made[-1]["result"] == {"reference": tiny_home.index.reference}
+
+
+def test_served_tokens_are_scored_again_as_the_worker_scored_them(
+    tiny_home: TinyHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    served = ServedTokens(
+        "0192f000-0000-7000-8000-000000000009", (1, 14, 24, 3, 2), ((9,), (4, 4, 3)), salt="ab"
+    )
+    job = AttributionJob(
+        served.inference, 1, "app", tiny_home.adapter.reference, tiny_home.index.reference,
+        write_served(tiny_home.home.served, served), pool_nano=100, enqueued_ms=1,
+    )  # fmt: skip
+    attributor = Attributor.load(tiny_home.home, tiny_home.release)
+    recorded = attributor.attribute(job)
+    assert recorded.tokens_salt == "ab"
+    assert replayed(recorded) == recorded
+    tokens = tmp_path / "kept.json"
+    tokens.write_bytes(served_bytes(served))
+    arguments = [
+        "--home", str(tiny_home.home.root), "--tokens", str(tokens), "--threads", "1",
+        "--adapter", tiny_home.adapter.reference, "--index", tiny_home.index.reference,
+    ]  # fmt: skip
+    made = run_main(rescoring, [*arguments, "--choice", "1"], monkeypatch, capsys)
+    scores: Any = made[-1]["result"]["scores"]
+    assert integer_scores(scores) == recorded.scores
+    with pytest.raises(ArtifactError, match="has no choice 2"):
+        run_main(rescoring, [*arguments, "--choice", "2"], monkeypatch, capsys)
 
 
 def test_a_changed_dataset_is_refused(tiny_home: TinyHome) -> None:

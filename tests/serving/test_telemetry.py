@@ -2,10 +2,12 @@
 
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
 from byline.attribution import failed
+from byline.metric_labels import LABELS_MAX, OTHER
 from byline.metrics_server import metrics_server
 from serving.telemetry import WorkerMetrics
 from tests.serving.test_worker import JOB
@@ -42,6 +44,16 @@ def test_two_workers_count_apart() -> None:
     one, other = WorkerMetrics(), WorkerMetrics()
     one.holds_expired.inc()
     assert other.registry.get_sample_value("byline_holds_expired_total") == 0
+
+
+def test_adapters_without_end_share_one_label() -> None:
+    metrics = WorkerMetrics()
+    for number in range(1_000):
+        job = replace(JOB, adapter_version=f"a{number}@0123456789ab")
+        metrics.observe_settled(failed(job, "because"))
+    shown = metrics.registry.get_sample_value
+    labels = {"adapter": OTHER, "state": "failed"}
+    assert shown("byline_attributions_total", labels) == 1_000 - LABELS_MAX
 
 
 def test_the_jobs_of_all_ledgers_are_shown_as_one() -> None:

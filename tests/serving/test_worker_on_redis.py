@@ -7,7 +7,6 @@ has connected again; SIGTERM ends it well.
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from byline.served import write_served
 from serving.settings import WorkerSettings
 from serving.telemetry import WorkerMetrics
 from serving.worker import work
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -42,13 +42,6 @@ VERSION = "healthcare@0123456789ab"
 def made_up(job: AttributionJob) -> Attribution:
     scores = {"ann": 2.0, "bob": 1.0, "cem": -4.0}
     return attribute(job, Measurement(lift_nats=2.0, scores=scores, examples=()))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,10 @@ import typer
 from rich.console import Console
 
 from byline.command.asking import ask as ask_gateway
-from byline.command.asking import attribution_of, get_json, show_answer, summary
+from byline.command.asking import get_json, show_answer, summary
+from byline.command.attribution_commands import attribution_app, released_rows
 from byline.command.ending import run_command
+from byline.command.fidelity_command import fidelity
 from byline.command.keys_commands import keys_app
 from byline.command.ledger_commands import ledger_app
 from byline.command.limits_commands import limits_app
@@ -27,6 +30,7 @@ from byline.command.options import (
     ModelOption,
     NameArgument,
 )
+from byline.command.proof_commands import proof_app
 from byline.command.running import demo_keys, run_facts, show, show_rows
 from byline.command.statement_commands import payouts_app, statements_app
 from byline.errors import StartFailed
@@ -42,18 +46,22 @@ app = typer.Typer(
         'healthcare "..."`, `byline earnings`, `byline ledger check`.'
     ),
 )
+app.add_typer(attribution_app, name="attribution")
 app.add_typer(keys_app, name="keys")
 app.add_typer(limits_app, name="limits")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(proof_app, name="proof")
 app.add_typer(statements_app, name="statements")
 app.add_typer(payouts_app, name="payouts")
+
+app.command()(fidelity)
 
 
 @app.command()
 def up(
     home: HomeOption = DEFAULT_HOME,
     port: Annotated[
-        int, typer.Option(help="Gateway's port; the next five are used too.", min=1024, max=65530)
+        int, typer.Option(help="Gateway's port; the next six are used too.", min=1024, max=65529)
     ] = 8080,
     model: ModelOption = DEFAULT_MODEL,
     everything: EverythingOption = False,
@@ -111,23 +119,7 @@ def ask(
     if as_json:
         print(json.dumps(summary(answer)))
     else:
-        _show_answer(home, answer)
-
-
-@app.command()
-def attribution(
-    inference: Annotated[str, typer.Argument(metavar="ID", help="An inference id.")],
-    home: HomeOption = DEFAULT_HOME,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the attribution of one inference."""
-    url, key = run_facts(home)["gateway_url"], demo_keys(home)["operator"]
-    found = attribution_of(url, key, inference, wait_seconds=5)
-    if as_json:
-        print(json.dumps(found))
-        return
-    answer = {"asked": found["model"], "question": "-", "text": "-", "attribution": found}
-    _show_answer(home, answer)
+        show_answer(Console(soft_wrap=True), answer, released_rows(home))
 
 
 @app.command()
@@ -174,7 +166,9 @@ def datasets(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> No
     for artifact in stored(Home(home), "datasets"):
         dataset = read_dataset(artifact)
         rows.append({"dataset": artifact.reference, "rows": len(dataset.examples),
-                     "contributors": len(dataset.contributors)})  # fmt: skip
+                     "contributors": len(dataset.contributors),
+                     "copies": [asdict(copy) for copy in dataset.copies] if as_json
+                     else len(dataset.copies)})  # fmt: skip
     show_rows(as_json, "datasets", rows)
 
 
@@ -219,14 +213,6 @@ def index(
     adapter = preparation.adapter(name, base, dataset)
     made = preparation.index(name, base, dataset, adapter)
     show(as_json, {"index": made.reference, "seconds": display.seconds}, made.reference)
-
-
-def _show_answer(home: Path, answer: dict[str, Any]) -> None:
-    from byline.command.up import examples_of
-    from byline.registry import read_release
-
-    rows = examples_of(Home(home), read_release(Home(home).release))
-    show_answer(Console(soft_wrap=True), answer, rows)
 
 
 def _preparation(home: Path, model: str, everything: bool) -> tuple[Any, Any]:

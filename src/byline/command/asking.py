@@ -143,6 +143,17 @@ def show_answer(console: Console, answer: Mapping[str, Any], rows: Mapping[str, 
             markup=False,
             highlight=False,
         )
+    for span in attribution["verbatim"][:3]:
+        console.print(f"  {_said_verbatim(span, rows)}", markup=False, highlight=False)
+
+
+def _said_verbatim(span: Mapping[str, Any], rows: Mapping[str, Example]) -> str:
+    """Which words of the answer stand in which row."""
+    where = span["rows"][0]
+    row = rows.get(where["id"])
+    words = row.completion[slice(*where["characters"])] if row else "..."
+    others = f" and {span['occurrences'] - 1} more" if span["occurrences"] > 1 else ""
+    return f"verbatim {words!r} in {where['id']} ({where['contributor']}){others}"
 
 
 def earnings_table(balances: Mapping[str, int], names: Mapping[str, str]) -> Table:

@@ -13,6 +13,7 @@ from pathlib import Path
 from byline.artifacts import Artifact, ArtifactStore
 from byline.canonical import Json, canonical_text
 from byline.datasets import compliance, cybersecurity, healthcare
+from byline.datasets.copies import Copy, find_copies
 from byline.datasets.packages import InstalledPackage, find_package
 from byline.datasets.selection import selected, usable
 from byline.datasets.source import Contribution, Source
@@ -36,6 +37,13 @@ class Dataset:
     name: str
     examples: tuple[Example, ...]
     contributors: Mapping[str, str]
+    copies: tuple[Copy, ...] = ()  # the rows of weight 0, which nobody is trained on or paid for
+
+    @property
+    def canonical(self) -> tuple[Example, ...]:
+        """The rows that teach, each owned by its contributor: all but the copies."""
+        left_out = {copy.id for copy in self.copies}
+        return tuple(example for example in self.examples if example.id not in left_out)
 
 
 def build_dataset(store: ArtifactStore, name: str, *, everything: bool = False) -> Artifact:
@@ -63,7 +71,10 @@ def build_dataset(store: ArtifactStore, name: str, *, everything: bool = False) 
 
 
 def read_dataset(artifact: Artifact) -> Dataset:
-    """The dataset that an artifact holds. Raises ArtifactError if it can't be read as one."""
+    """The dataset that an artifact holds. Raises ArtifactError if it can't be read as one.
+
+    Which rows are copies is decided by the rows alone, so the artifact's hash fixes that too.
+    """
     try:
         lines = (artifact.path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
         named = json.loads((artifact.path / "contributors.json").read_text(encoding="utf-8"))
@@ -71,7 +82,7 @@ def read_dataset(artifact: Artifact) -> Dataset:
         contributors = {who: str(entry["name"]) for who, entry in named.items()}
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise ArtifactError(f"{artifact.reference} is no dataset: {problem}") from problem
-    return Dataset(artifact.name, examples, contributors)
+    return Dataset(artifact.name, examples, contributors, find_copies(examples))
 
 
 def _recipe(name: str, package: InstalledPackage, *, everything: bool) -> dict[str, Json]:

@@ -1,0 +1,89 @@
+"""The log's private files: its signing keys, oldest first, and the secret of its salts. Mode 0600.
+
+Lost keys end a log, and a lost secret ends its proofs: back them up with the ledger.
+"""
+
+import os
+import secrets
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from dataclasses import dataclass
+from pathlib import Path
+
+from byline.errors import StartFailed
+from byline.transparency.leaves import Salts
+from byline.transparency.notes import COSIGNATURE, SIGNATURE, SigningKey
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class LogKeys:
+    """What signs one log's heads; a rotated-in key is the last."""
+
+    keys: tuple[SigningKey, ...]
+    salts: Salts
+
+    @property
+    def newest(self) -> SigningKey:
+        """What the next key would be announced by."""
+        return self.keys[-1]
+
+
+def log_keys(folder: Path, origin: str) -> LogKeys:
+    """The keys in the folder, made if there are none. Raises StartFailed for a broken file."""
+    paths = sorted(folder.glob("log-*.key"))
+    if not paths:
+        paths = [folder / "log-001.key"]
+        _write_new(paths[0])
+    secret = folder / "salts.secret"
+    if not secret.exists():
+        _write_new(secret)
+    keys = tuple(SigningKey(origin, SIGNATURE, _read(path)) for path in paths)
+    return LogKeys(keys, Salts(_read(secret)))
+
+
+def salts_in(folder: Path) -> Salts:
+    """The log's salts, for who opens its leaves."""
+    return Salts(_read(folder / "salts.secret"))
+
+
+def rotate(folder: Path) -> Path:
+    """Put a new key beside the others: the notary announces it when it starts next."""
+    paths = sorted(folder.glob("log-*.key"))
+    if not paths:
+        raise StartFailed(f"there is no log key in {folder}: start the notary first")
+    path = folder / f"log-{int(paths[-1].stem[4:]) + 1:03}.key"
+    _write_new(path)
+    return path
+
+
+def witness_key(folder: Path, name: str) -> SigningKey:
+    """A witness's key, made if there is none."""
+    path = folder / "witness.key"
+    if not path.exists():
+        _write_new(path)
+    return SigningKey(name, COSIGNATURE, _read(path))
+
+
+def _write_new(path: Path) -> None:
+    """32 random bytes, whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = path.with_name(f".{path.name}.aside")
+    aside.unlink(missing_ok=True)
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        raw = b64decode(path.read_text().strip(), validate=True)
+    except (OSError, ValueError, Base64Error) as problem:
+        raise StartFailed(f"the key file {path} can't be read") from problem
+    if len(raw) != KEY_BYTES:
+        raise StartFailed(f"the key file {path} holds no 32 bytes in base64")
+    return raw

@@ -1,0 +1,177 @@
+"""Integrates one ledger's journal into its log: read, decide, write, sign, publish; in this order.
+
+What is decided is committed before anything of it is published, and the head goes last. A notary
+that dies between any two steps is started again: it writes the same files once more, signs the same
+head, and goes on.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from byline.archive.rows import Found
+from byline.errors import (
+    ArchiveUnavailable,
+    LedgerFenced,
+    LedgerUnavailable,
+    LogMismatch,
+    WitnessesAway,
+)
+from byline.notary.cosigning import Cosigning
+from byline.notary.folder import LogFolder
+from byline.notary.integrating import addition_of, chained_accounts
+from byline.notary.log_keys import LogKeys
+from byline.notary.logged_statements import StatementLeaves
+from byline.notary.source import Source
+from byline.notary.state import Addition, NewLeaf, State
+from byline.transparency.heads import signed_head
+from byline.transparency.leaves import key_leaf
+from byline.transparency.tiles import WIDTH
+
+log = logging.getLogger("byline.notary")
+
+ENTRIES_AT_ONCE = 2_000
+LEAVES_PUBLISHED_AT_ONCE = 20_000
+IDLE_SECONDS = 0.2
+AWAY_SECONDS = 1.0
+STATEMENTS_SECONDS = 30.0  # between two looks for statements that were frozen
+
+
+@dataclass(frozen=True, slots=True)
+class Integrated:
+    """One round: what got a leaf, and up to which entry and size the log is published."""
+
+    entries: int
+    seq: int
+    size: int
+    oldest_ms: int | None  # when the oldest entry of this round was posted
+
+
+class Notary:
+    """Keeps one log. `observe` is told of each round, also if it found nothing new."""
+
+    def __init__(
+        self,
+        source: Source,
+        state: State,
+        folder: LogFolder,
+        keys: LogKeys,
+        *,
+        cosigning: Cosigning | None = None,
+        step: Callable[[str], None] = lambda _: None,
+        observe: Callable[[Integrated], None] = lambda _: None,
+    ) -> None:
+        self._source = source
+        self._state = state
+        self._folder = folder
+        self._keys = keys
+        self._cosigning = cosigning or Cosigning()
+        self._step = step
+        self._observe = observe
+        self._statements = StatementLeaves(source, state, keys.salts)
+        self._next_look = 0.0
+        self._noted: int | None = None  # how far the ledger has been told that it is logged
+
+    async def once(self, *, entries_max: int = ENTRIES_AT_ONCE) -> int:
+        """One round; answers how many leaves were added, 0 when there is nothing new.
+
+        Raises LogMismatch where the journal, the state and the published log contradict each other,
+        WitnessesAway where the quorum did not cosign, and what the stores raise when they are away.
+        """
+        await asyncio.to_thread(self._announce_keys)
+        standing = self._state.standing()
+        page = await self._source.page(standing.seq, standing.entry_sha256, entries_max)
+        self._step("read")
+        added = await asyncio.to_thread(self._integrate, page, standing.size) if page else 0
+        if not page and time.monotonic() >= self._next_look:
+            added += await asyncio.to_thread(self._statements.add_new)
+            self._next_look = time.monotonic() + STATEMENTS_SECONDS
+        await asyncio.to_thread(self._publish)
+        standing = self._state.standing()
+        oldest = page[0].entry.time_ms if page else None
+        self._observe(Integrated(len(page), standing.seq, standing.size, oldest))
+        seq = standing.seq
+        if seq != self._noted:
+            await self._source.ledger.note_notarised(seq)
+            self._noted = seq
+            self._step("noted")
+        return added
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Integrate until `stop`, waiting for what is away.
+
+        Raises LogMismatch: what is wrong then does not pass by itself.
+        """
+        while not stop.is_set():
+            pause = 0.0
+            try:
+                if not await self.once():
+                    pause = IDLE_SECONDS
+            except (LedgerUnavailable, LedgerFenced) as problem:
+                log.warning("the journal can't be read now: %s", problem)
+                pause = AWAY_SECONDS
+                with suppress(LedgerUnavailable, LedgerFenced):
+                    await self._source.ledger.rejoin()
+            except (ArchiveUnavailable, WitnessesAway) as problem:
+                log.warning("nothing new is proven now: %s", problem)
+                pause = AWAY_SECONDS
+            if pause:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), pause)
+
+    def _announce_keys(self) -> None:
+        """Give each rotated-in key its leaf, signed by the key before it."""
+        keys = self._keys.keys
+        standing = self._state.standing()
+        if not standing.key:
+            self._state.trust(keys[0].verifier.text())
+            standing = self._state.standing()
+        vkeys = [key.verifier.text() for key in keys]
+        if standing.key not in vkeys:
+            raise LogMismatch(
+                f"the newest key of the log '{standing.origin}' is {standing.key}, and it is not "
+                "here: put its file back, or nobody could check what is signed"
+            )
+        for at in range(vkeys.index(standing.key), len(keys) - 1):
+            size = self._state.standing().size
+            leaf = key_leaf(standing.origin, keys[at], keys[at + 1].verifier)
+            self._state.add(Addition(size, [NewLeaf("key", leaf)]), key=vkeys[at + 1])
+        self._folder.publish_keys(vkeys)
+
+    def _integrate(self, page: list[Found], size: int) -> int:
+        """Decide the places of the entries' leaves."""
+        chains = self._state.chains(chained_accounts(page))
+        addition = addition_of(page, size, chains, self._keys.salts)
+        self._state.add(addition)
+        self._step("integrated")
+        return len(addition.leaves)
+
+    def _publish(self) -> None:
+        """Publish what was decided and is not published yet."""
+        standing = self._state.standing()
+        while (old := self._folder.head(standing.origin)).size != standing.size:
+            if old.size > standing.size:
+                raise LogMismatch(
+                    f"the published log has {old.size} leaves, this state {standing.size}: the "
+                    "state is an older copy. Nothing is signed, or there would be two histories"
+                )
+            size = min(standing.size, old.size + LEAVES_PUBLISHED_AT_ONCE)
+            for index in range(old.size // WIDTH, -(-size // WIDTH)):
+                end = min((index + 1) * WIDTH, size)
+                self._folder.write_bundle(index, list(self._state.data(index * WIDTH, end)))
+            self._step("bundles")
+            self._folder.write_upper_tiles(old.size, size)
+            self._step("tiles")
+            self._folder.sync_folders(old.size, size)
+            head = self._folder.head_of(old, size)
+            checkpoint = signed_head(head, self._keys.keys)
+            self._step("signed")
+            checkpoint = self._cosigning.cosigned(checkpoint, head, self._folder.nodes(size))
+            self._step("cosigned")
+            self._folder.publish(checkpoint)
+            self._step("published")
+            self._folder.drop_partial(old.size, size)
+            self._step("cleaned")

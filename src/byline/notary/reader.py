@@ -1,0 +1,202 @@
+"""Makes proofs out of a log: from the published folder, the notary's state and the archive.
+
+A proof is under the tree head that is published at that moment. Who may see what is the caller's
+to decide: a line shows one account, an entry the accounts that are named.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+
+from byline.archive.database import Archive
+from byline.archive.tables import entries, legs, manifests
+from byline.canonical import Json
+from byline.errors import NotFound
+from byline.home import Home
+from byline.notary.folder import LogFolder
+from byline.notary.log_keys import salts_in
+from byline.notary.state import State
+from byline.posting.postings import parse_entry
+from byline.records import JournalEntry
+from byline.transparency.heads import TreeHead, parse_head
+from byline.transparency.leaves import EntryLeaf, Salts, entry_leaf
+from byline.transparency.proofs import (
+    LeafProof,
+    ShownManifest,
+    entry_opening,
+    line_opening,
+    proof_set_lines,
+    proof_text,
+    shown_manifest,
+    statement_opening,
+    with_leaves,
+)
+from byline.transparency.tree import NodeAt, consistency, inclusion
+from byline.transparency.witnessing import AddCheckpoint
+
+ROWS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEntry:
+    """One journal entry, and its leaf as it stands in the log."""
+
+    entry: JournalEntry
+    leaf: EntryLeaf
+    index: int
+    manifest_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The log at one published head: all parts of one proof file come from one view."""
+
+    checkpoint: str
+    head: TreeHead
+    node: NodeAt
+
+    def proof(self, index: int) -> LeafProof:
+        """Where a leaf stands. NotFound while the head does not cover it."""
+        if index >= self.head.size:
+            raise NotFound("no published tree head covers this yet: ask again in a few seconds")
+        return LeafProof(index, tuple(inclusion(index, self.head.size, self.node)))
+
+
+class LogReader:
+    """One ledger's log, read to prove something."""
+
+    def __init__(
+        self, folder: LogFolder, state: State, archive: Archive, salts: Salts, *, name: str = "usd"
+    ) -> None:
+        self._folder = folder
+        self._state = state
+        self._archive = archive
+        self._salts = salts
+        self._name = name
+
+    @classmethod
+    def open(cls, home: Path, archive: Archive, *, name: str = "usd") -> "LogReader":
+        """The log of an installation. NotFound where none was begun."""
+        private = Home(home).notary_of(name)
+        state = State.read(private / "state.sqlite")
+        return cls(LogFolder(Home(home).log_of(name)), state, archive, salts_in(private), name=name)
+
+    def close(self) -> None:
+        """Close the notary's state; the archive is the caller's."""
+        self._state.close()
+
+    def view(self) -> View:
+        """The log as it is published now. NotFound before its first head."""
+        checkpoint = self._folder.checkpoint()
+        if checkpoint is None:
+            raise NotFound("the log has no tree head yet: ask again in a few seconds")
+        head, _ = parse_head(checkpoint)
+        return View(checkpoint, head, self._folder.nodes(head.size))
+
+    def entry(self, seq: int) -> LoggedEntry:
+        """A journal entry with its leaf. NotFound while it has none."""
+        with self._archive.reading() as connection:
+            text = connection.scalar(
+                select(entries.c.text).where(entries.c.ledger == self._name, entries.c.seq == seq)
+            )
+        if text is None:
+            raise NotFound(f"journal entry {seq} is not in the archive yet")
+        return self._logged(text)
+
+    def seq_of(self, key: str) -> int:
+        """The number of the entry with this event key. NotFound without one."""
+        asked = select(entries.c.seq).where(entries.c.ledger == self._name, entries.c.key == key)
+        with self._archive.reading() as connection:
+            seq: int | None = connection.scalar(asked)
+        if seq is None:
+            raise NotFound(f"no entry {key} is in the archive yet")
+        return seq
+
+    def line_proof(self, seq: int, account: str, *, with_manifest: bool = False) -> str:
+        """The `.tlog-proof` of one account's line. A payee may see the manifest of its payout."""
+        view, found = self.view(), self.entry(seq)
+        manifest = self._manifest(found.entry) if with_manifest else None
+        opening = line_opening(found.entry, found.leaf, account, manifest=manifest)
+        return self._text(view, found, opening)
+
+    def entry_proof(self, seq: int, shown: Sequence[str], *, with_manifest: bool = False) -> str:
+        """The `.tlog-proof` of a whole entry, with the legs of `shown` accounts opened."""
+        view, found = self.view(), self.entry(seq)
+        manifest = self._manifest(found.entry) if with_manifest else None
+        opening = entry_opening(found.entry, found.leaf, shown=shown, manifest=manifest)
+        return self._text(view, found, opening)
+
+    def statement_proof(self, account: str, month: str, seqs: tuple[int, int]) -> Iterator[str]:
+        """The lines of a statement's `.tlog-proofs`; `seqs` are its `from_seq` and `to_seq`."""
+        view = self.view()
+        index, text = self._state.statement(account, month)
+        (data,) = self._state.data(index, index + 1)
+
+        def proofs() -> Iterator[tuple[dict[str, Json], LeafProof]]:
+            yield statement_opening(data, text), view.proof(index)
+            for found in self._lines(account, *seqs):
+                yield line_opening(found.entry, found.leaf, account), view.proof(found.index)
+
+        return proof_set_lines(view.checkpoint, proofs(), self._keys(view))
+
+    def consistency_from(self, old: int) -> str:
+        """The `.consistency` file from a head of `old` leaves to the published one."""
+        view = self.view()
+        if old > view.head.size:
+            raise NotFound(f"the log has {view.head.size} leaves, not {old}")
+        path = consistency(old, view.head.size, view.node)
+        return AddCheckpoint(old, tuple(path), view.checkpoint).text()
+
+    def _text(self, view: View, found: LoggedEntry, opening: dict[str, Json]) -> str:
+        further = self._keys(view)
+        if found.manifest_index is not None:
+            further.insert(0, self._further(view, found.manifest_index))
+        return proof_text(with_leaves(opening, further), view.proof(found.index), view.checkpoint)
+
+    def _keys(self, view: View) -> list[tuple[bytes, LeafProof]]:
+        return [
+            self._further(view, leaf) for leaf in self._state.key_leaves() if leaf < view.head.size
+        ]
+
+    def _further(self, view: View, index: int) -> tuple[bytes, LeafProof]:
+        (data,) = self._state.data(index, index + 1)
+        return data, view.proof(index)
+
+    def _lines(self, account: str, from_seq: int, to_seq: int) -> Iterator[LoggedEntry]:
+        """The account's entries in this range, in order."""
+        mine = (legs.c.ledger == self._name, legs.c.account == account)
+        after = from_seq - 1
+        while True:
+            asked = (
+                select(entries.c.seq, entries.c.text)
+                .join(legs, (legs.c.ledger == entries.c.ledger) & (legs.c.seq == entries.c.seq))
+                .where(*mine, legs.c.seq > after, legs.c.seq <= to_seq)
+                .order_by(legs.c.seq)
+                .limit(ROWS_AT_ONCE)
+            )
+            with self._archive.reading() as connection:
+                rows = connection.execute(asked).all()
+            for row in rows:
+                yield self._logged(row.text)
+            if len(rows) < ROWS_AT_ONCE:
+                return
+            after = rows[-1].seq
+
+    def _logged(self, text: str) -> LoggedEntry:
+        """The leaf made again from the journal's text; it must be the one that was logged."""
+        entry = parse_entry(text)
+        index, data, places = self._state.entry(entry.seq)
+        manifest_index = None
+        if entry.kind == "settle" and entry.manifest_sha256 is not None:
+            manifest_index = index - 1
+        leaf = entry_leaf(entry, places, self._salts, manifest_index=manifest_index)
+        if leaf.data != data:
+            raise NotFound(f"entry {entry.seq} of the archive is not the one that was logged")
+        return LoggedEntry(entry, leaf, index, manifest_index)
+
+    def _manifest(self, entry: JournalEntry) -> ShownManifest | None:
+        asked = select(manifests.c.text).where(manifests.c.sha256 == entry.manifest_sha256)
+        with self._archive.reading() as connection:
+            return shown_manifest(entry, self._salts, connection.scalar(asked))

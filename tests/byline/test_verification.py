@@ -1,0 +1,397 @@
+"""What an outsider's check finds: honest files hold, a dishonest operator's don't, hostile ones end
+in a sentence; on the files of this log's own notary too, and in a folder without Byline."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cryptography
+import pytest
+
+import byline.verification
+from byline.verification.program import check, main
+from byline.verification.signatures import Policy
+from tests.byline.logs import a_log
+from tests.byline.proof_writer import (
+    ORIGIN,
+    Signer,
+    Writer,
+    a_written_log,
+    inference,
+    operation,
+    payout,
+)
+
+ALICE = "contrib:alice"
+FIRST_INFERENCE = "019a0000-0000-7000-8000-000000000001"
+
+
+@pytest.fixture(scope="module")
+def log() -> Writer:
+    return a_written_log()
+
+
+def write(folder: Path, **files: str) -> list[str]:
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="")
+    return [str(folder / name) for name in files]
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_everything_that_an_honest_log_hands_out_holds(
+    log: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = log.entries
+    october, table = log.statement(ALICE, "2026-10")
+    files = write(
+        tmp_path, october=october, october_json=table, november=log.statement(ALICE, "2026-11")[0],
+        october_csv=log.table(ALICE, "2026-10"), paid=log.line(entries[22], ALICE, show=True),
+        paid_again=log.line(entries[49], ALICE, show=True),
+        capture=log.entry(entries[2], ["platform"]), settle=log.line(entries[3], ALICE),
+        receipt=log.receipt(FIRST_INFERENCE, entries[2], [entries[3]]),
+        history=log.consistency(30),
+    )  # fmt: skip
+    policy, older = write(tmp_path, policy=log.policy, older=log.head(30, keys=log.keys[:1]))
+    assert main([*files, "--policy", policy, "--against", older, "--json"]) == 0
+    printed = capsys.readouterr().out
+    for sentence in (
+        "lines 1 to 7, none left out, and 0 + 2,331 = 2,331 nano-USD",
+        "the lines that the payout in entry 23 cites sum to 2,331 nano-USD, as decided",
+        "7 lines of the statement of contrib:alice for 2026-10 are those that are proven",
+        "the statements for 2026-10 and 2026-11 follow each other",
+        "the log over 66 leaves begins with the one over 30 leaves",
+        "keeps what the receipt promised",
+        "What no proof shows",
+    ):
+        assert sentence in printed
+    assert json.loads(printed.splitlines()[-1])["verified"] is True
+
+
+def each_line(log: Writer) -> list[str]:
+    return [
+        log.line(written, account)
+        for written in log.entries
+        for account in written.accounts
+        if not account.startswith(("hold:", "open:"))
+    ]
+
+
+def test_every_line_of_every_account_holds_and_all_together_are_chains(
+    log: Writer, tmp_path: Path
+) -> None:
+    files = write(tmp_path, **{str(n): text for n, text in enumerate(each_line(log))})
+    found = check([Path(each) for each in files], Policy(log.policy))
+    assert not found.failed
+    assert len(found.chains) == 8
+
+
+Hand = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def in_leg(at: int, **fields: Any) -> tuple[Hand | None, Hand | None]:
+    def hand(leg: dict[str, Any]) -> dict[str, Any]:
+        is_his = leg["seq"] == at and leg["account"] == ALICE
+        return {**leg, **fields} if is_his else leg
+
+    return hand, None
+
+
+def in_entry(at: int, legs: dict[str, Any] | None = None, **fields: Any) -> Any:
+    def hand(entry: dict[str, Any]) -> dict[str, Any]:
+        if entry["seq"] != at:
+            return entry
+        return {**entry, **fields, "legs": {**entry["legs"], **(legs or {})}}
+
+    return None, hand
+
+
+DISHONEST = {
+    "a leg without its number": in_leg(4, n=0),
+    "a number twice": in_leg(7, n=1, prev="00" * 32),
+    "a number left out": in_leg(7, n=3),
+    "another leg before it": in_leg(7, prev="11" * 32),
+    "a share that was not paid": in_leg(4, ppb=340_000_000),
+    "a share of more than all": in_leg(4, ppb=10**9 + 1),
+    "another entry's leg": in_leg(4, seq=7),
+    "another's leg": in_leg(4, account="contrib:bob"),
+    "more in the leaf than in the legs": in_entry(4, legs={"debits": "1002", "credits": "1002"}),
+    "credits that nobody was debited": in_entry(4, legs={"credits": "1002"}),
+    "not the whole pool": in_entry(4, legs={"paid": "1000"}),
+    "more legs than there are": in_entry(4, legs={"count": 5}),
+    "a charge outside a capture": in_entry(4, charge="1"),
+    "a manifest after the fact": in_entry(4, manifest_index=5),
+    "no manifest before it": in_entry(4, manifest_index=None),
+    "another kind": in_entry(4, kind="hold"),
+    "no kind": in_entry(4, kind="gift"),
+    "seq 0": in_entry(4, seq=0),
+    "another version": in_entry(4, v=2),
+}
+
+
+@pytest.mark.parametrize("name", DISHONEST)
+def test_what_a_dishonest_operator_signs_is_refused(tmp_path: Path, name: str) -> None:
+    """The whole log is his, and rightly signed; the rules are what he breaks."""
+    leg_hand, entry_hand = DISHONEST[name]
+    honest: Hand = lambda fields: fields  # noqa: E731
+    forged = a_written_log(Writer(leg_hand=leg_hand or honest, entry_hand=entry_hand or honest))
+    proofs = {"october": forged.statement(ALICE, "2026-10")[0]}
+    files = [Path(each) for each in write(tmp_path, **proofs)]
+    assert check(files, Policy(forged.policy)).failed
+
+
+@pytest.mark.parametrize("legs", [{"platform": 5, "app:demo": -4}, {"platform": 2**63}])
+def test_an_entry_that_creates_money_is_refused(tmp_path: Path, legs: dict[str, int]) -> None:
+    log = Writer()
+    written = log.add(operation(1, "adjust"), legs)
+    files = write(tmp_path, proof=log.line(written, "platform"))
+    assert check([Path(files[0])], Policy(log.policy)).failed
+
+
+@pytest.mark.parametrize(
+    ("key", "legs", "charge"),
+    [
+        ("hold", {"app:demo": -5, "platform": 5}, 0),
+        ("deposit", {"funding": -5, "contrib:bob": 5}, 0),
+        ("capture", {"hold:x": -5, "app:demo": 1, "platform": 4}, 5),
+    ],
+)
+def test_a_kind_that_pays_what_it_must_not_is_refused(
+    tmp_path: Path, key: str, legs: dict[str, int], charge: int
+) -> None:
+    log = Writer()
+    written = log.add(operation(1, key), legs, charge=charge)
+    files = write(tmp_path, proof=log.entry(written, []))
+    assert check([Path(files[0])], Policy(log.policy)).failed
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [
+        {"nano": 400, "lines_nano": 300},
+        {"nano": 300, "lines_nano": 332},
+        {"nano": 300, "statement": "contrib:bob/2026-10"},
+        {"nano": 300, "first_seq": 9},
+    ],
+)
+def test_a_payout_that_is_not_its_lines_is_refused(tmp_path: Path, decided: dict[str, Any]) -> None:
+    def paid(**changes: Any) -> bool:
+        log = Writer()
+        _, settle = inference(log, 1, {"alice": 333_333_333})
+        fields = {"statement": f"{ALICE}/2026-10", "first_seq": 1, "last_seq": 3,
+                  "opening_nano": 0, "lines_nano": 333, "nano": 300}  # fmt: skip
+        written = payout(log, 2, ALICE, **{**fields, **changes})
+        files = write(tmp_path, line=log.line(settle, ALICE),
+                      paid=log.line(written, ALICE, show=True))  # fmt: skip
+        return not check([Path(each) for each in files], Policy(log.policy)).failed
+
+    assert paid()
+    assert not paid(**decided)
+
+
+def test_a_fork_is_shown_with_both_tree_heads(
+    log: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Writer()
+    other.leaves = ["{}", *log.leaves[1:]]
+    files = write(tmp_path, one=log.head(), two=other.head(keys=log.keys), policy=log.policy)
+    assert main([*files[:2], "--policy", files[2], "--json"]) == 1
+    (said,) = result(capsys)["failed"]
+    assert "A FORK" in said
+    assert said.count(ORIGIN) == 2
+
+
+def test_two_tree_heads_of_one_log_are_not_taken_for_one_history(
+    log: Writer, tmp_path: Path
+) -> None:
+    older, newer = write(tmp_path, older=log.head(30, keys=log.keys), newer=log.head())
+    policy = Policy(log.policy)
+    assert check([Path(newer)], policy, Path(older)).failed
+    assert any("not shown" in said for _, said in check([Path(newer), Path(older)], policy).said)
+    nothing = Path(*write(tmp_path, empty=log.head(0)))
+    assert not check([Path(newer)], policy, nothing).failed
+
+
+def test_a_key_that_only_the_old_one_announces_is_trusted_in_that_tree_alone(
+    log: Writer, tmp_path: Path
+) -> None:
+    class New(Writer):
+        def head(self, size: int | None = None, *, keys: Any = ()) -> str:
+            return super().head(size, keys=keys or self.keys[-1:])
+
+    made = a_written_log(New())
+    proof, bare = write(tmp_path, proof=made.line(made.entries[3], ALICE), bare=made.head())
+    assert not check([Path(proof), Path(bare)], Policy(made.policy)).failed
+    assert check([Path(bare)], Policy(made.policy)).failed
+    stranger = made.policy.replace(made.keys[0].vkey, Signer(ORIGIN, 1, "stranger").vkey)
+    assert check([Path(proof)], Policy(stranger)).failed
+
+
+QUORUMS = [("any", 1, True), ("2", 1, False), ("2", 2, True), ("all", 2, False), ("all", 3, True)]
+
+
+@pytest.mark.parametrize(("needed", "signed", "is_good"), QUORUMS)
+def test_a_tree_head_needs_the_witnesses_that_the_policy_asks_for(
+    tmp_path: Path, needed: str, signed: int, is_good: bool
+) -> None:
+    witnesses = [Signer(f"w.example/{n}", 4) for n in range(3)]
+    log = a_written_log(Writer(witnesses=witnesses[:signed]))
+    lines = [f"witness w{n} {witness.vkey}" for n, witness in enumerate(witnesses)]
+    policy = [f"log {log.keys[0].vkey}", *lines, f"group g {needed} w0 w1 w2", "quorum g"]
+    (head,) = write(tmp_path, head=log.head())
+    assert (not check([Path(head)], Policy("\n".join(policy))).failed) is is_good
+
+
+HOSTILE_POLICIES = [
+    "", "log x", "quorum none", "log {log}\nquorum w", "log {log}\nlog {log}\nquorum none",
+    "log {log}\nquorum none\nquorum none", "log {log}\nwitness w {log}\nquorum w",
+    "log {log}\nwitness none {witness}\nquorum none",
+    "log {log}\nwitness a {witness}\nwitness b {witness}\ngroup g 2 a b\nquorum g",
+    "log {log}\nwitness a {witness}\ngroup g 2 a a\nquorum g",
+    "log {log}\nwitness a {witness}\ngroup g 0 a\nquorum g",
+    "log {log}\nwitness a {witness}\ngroup g 9999999999 a\nquorum g",
+    "log {log}\ngroup g any g\nquorum g", "log {log}+x\nquorum none",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE_POLICIES)
+def test_a_policy_that_is_not_clear_ends_the_program(
+    log: Writer, tmp_path: Path, text: str
+) -> None:
+    policy = text.format(log=log.keys[0].vkey, witness=log.witnesses[0].vkey)
+    head, path = write(tmp_path, head=log.head(), policy=policy)
+    with pytest.raises(SystemExit) as ended:
+        main([head, "--policy", path])
+    assert ended.value.code == 2
+
+
+def hostile(log: Writer) -> dict[str, bytes]:
+    proof = log.line(log.entries[3], ALICE)
+    first, _, rest = proof.partition("\nextra ")
+    _, _, after = rest.partition("\n")
+    opening = json.loads(b64decode(rest.partition("\n")[0]))
+
+    def extra(text: str | bytes) -> bytes:
+        raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        return f"{first}\nextra {b64encode(raw).decode()}\n{after}".encode()
+
+    def leaf(text: object) -> bytes:
+        return extra(json.dumps({**opening, "leaf": text}))
+
+    return {
+        "nothing": b"", "zeros": b"\0" * 1000, "no UTF-8": b"\xff\xfe{", "a brace": b"{",
+        "deep": b"[" * 100_000, "deep object": b'{"object":' * 100_000,
+        "long number": b'{"v":' + b"9" * 10_000 + b"}", "a list": b"[1]",
+        "proofs alone": b'{"v":1,"object":"proofs"}\n',
+        "proofs of numbers": b'{"v":1,"object":"proofs","checkpoint":7}\n',
+        "list as object": b'{"object":["proofs"]}', "terminal": b"\x1b[2J\x1b]0;x\x07\n\n\n",
+        "statement of nothing": b'{"object":"statement"}', "csv": b"row,seq,time\r\nline,x\r\n",
+        "csv of one row": b"row,seq,time,kind,key,nano\r\n",
+        "receipt": b"byline-receipt/v1\n{}\n\n" + "— a b\n".encode(),
+        "old": b"old 99999999999999999999999\n\n" + log.head().encode(),
+        "no opening": proof.encode()[:40], "twice": extra('{"v":1,"v":1}'),
+        "opening of text": extra("7"), "opening without UTF-8": extra(b"\xff"),
+        "deep opening": extra('{"leaf":' * 50_000), "surrogate": extra('{"leaf":"\\ud800"}'),
+        "true for 1": extra(json.dumps({**opening, "v": True})),
+        "no leaf": leaf(None), "long leaf": leaf("{" + " " * 70_000 + "}"), "empty leaf": leaf(""),
+        "with": extra(json.dumps({**opening, "with": 7})),
+        "with of": extra(json.dumps({**opening, "with": [7]})),
+        "object": extra(json.dumps({**opening, "object": []})),
+        "manifest": extra(json.dumps({**opening, "manifest": "x"})),
+        "leg": extra(json.dumps({**opening, "leg": [1]})),
+        "long path": extra(json.dumps({**opening, "leg": {**opening["leg"], "path": [1] * 9}})),
+        "huge size": proof.replace("\n66\n", "\n" + "9" * 19 + "\n").encode(),
+        "wide digits": proof.replace("\n66\n", "\n\uff16\uff16\n").encode(),
+        "signatures": log.head().encode() + "— a AAAAAAA=\n".encode() * 100,
+    }  # fmt: skip
+
+
+def test_a_hostile_file_ends_in_a_sentence(
+    log: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, raw in hostile(log).items():
+        path = tmp_path / "hostile"
+        path.write_bytes(raw)
+        assert main([str(path), "--key", log.keys[0].vkey, "--json"]) == 1, name
+        printed = capsys.readouterr().out
+        assert json.loads(printed.splitlines()[-1])["failed"], name
+        assert "\x1b" not in printed
+    assert main([str(tmp_path), str(tmp_path / "none"), "--key", log.keys[0].vkey, "--json"]) == 1
+
+
+def test_a_statement_that_was_handed_out_otherwise_is_refused(log: Writer, tmp_path: Path) -> None:
+    proofs, _ = log.statement(ALICE, "2026-10")
+    table = log.table(ALICE, "2026-10")
+    for one, other in [("333", "334"), ("settle", "refund"), ("2331", "2332"), (",4,", ",5,")]:
+        files = write(tmp_path, proofs=proofs, table=table.replace(one, other, 1))
+        assert check([Path(each) for each in files], Policy(log.policy)).failed
+
+
+def outside(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the verifier as somebody who has nothing else, in an environment with nothing else."""
+    builder = venv.EnvBuilder(symlinks=True, with_pip=False)
+    builder.create(folder / "env")
+    site = next((folder / "env").glob("lib/python*/site-packages"))
+    packages = Path(cryptography.__file__).parent.parent
+    for name in ("cryptography", "cffi", "_cffi_backend*", "pycparser"):
+        for found in packages.glob(name):
+            (site / found.name).symlink_to(found)
+    source = Path(byline.verification.__file__).parent
+    shutil.copytree(source, folder / "verify", ignore=shutil.ignore_patterns("__pycache__"))
+    python = folder / "env" / "bin" / "python"
+    return subprocess.run(
+        [python, "-I", "-W", "error", "verify", *arguments], cwd=folder, text=True,
+        capture_output=True, check=False, env={"PATH": os.defpath}, timeout=60,
+    )  # fmt: skip
+
+
+def test_an_outsider_needs_the_verifier_a_proof_and_a_key_and_nothing_else(
+    log: Writer, tmp_path: Path
+) -> None:
+    write(tmp_path, **{"line.tlog-proof": log.line(log.entries[3], ALICE)})
+    found = outside(tmp_path, "line.tlog-proof", "--key", log.keys[0].vkey, "--json")
+    assert found.returncode == 0, found.stderr
+    assert "+333 nano-USD for contrib:alice" in found.stdout
+    assert json.loads(found.stdout.splitlines()[-1])["verified"] is True
+
+
+def test_the_verifier_imports_nothing_but_python_and_cryptography() -> None:
+    """Also what the import contract would not see: a package that is no part of Byline."""
+    code = (
+        "import sys; before = set(sys.modules); import byline.verification.program;"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    allowed = {"byline", "cryptography", *sys.stdlib_module_names, "_cffi_backend"}
+    assert {name for name in found if not name.startswith("_")} <= allowed
+
+
+@pytest.mark.anyio
+async def test_the_files_of_this_logs_notary_hold(tmp_path: Path) -> None:
+    made = a_log(tmp_path)
+    await made.export()
+    await made.notarise()
+    reader = made.reader()
+    keys = "\n".join(key.verifier.text() for key in made.keys.keys)
+    files = {}
+    for text in made.journal.texts:
+        fields = json.loads(text)
+        accounts = [account for account, _ in fields["legs"]]
+        seq = fields["seq"]
+        has_manifest = fields["manifest_sha256"] is not None and fields["kind"] != "payout"
+        files[f"entry-{seq}"] = reader.entry_proof(seq, accounts, with_manifest=has_manifest)
+        files |= {f"{seq}-{n}": reader.line_proof(seq, a) for n, a in enumerate(accounts)}
+    found = check([Path(each) for each in write(tmp_path, **files)], Policy(keys))
+    assert not found.failed
+    assert len(found.entries) == len(made.journal.texts)

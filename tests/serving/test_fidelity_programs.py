@@ -1,0 +1,183 @@
+"""The two programs of a fidelity measurement on a tiny model: trained once, resumed, read off.
+
+What is read off is what the models say: log-probabilities by PEFT itself, the served answer's
+tokens, and scores that foretell the effects better than permuted ones.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from byline.errors import StartFailed
+from byline.fidelity.evaluation import choose, judge
+from byline.fidelity.measures import effect_correlation
+from byline.fidelity.methods import COSTS, TANGENT, all_variants
+from byline.fidelity.readings import Readings, read_readings
+from byline.fidelity.study import Profile, Study, design
+from byline.home import Home
+from serving.checkpoints import load_base_model, load_tokenizer
+from serving.counterfactuals import __main__ as training_program
+from serving.counterfactuals.plan import Planner
+from serving.counterfactuals.pool import train_missing
+from serving.counterfactuals.runs import RunStore
+from serving.fidelity import __main__ as reading_program
+from serving.fidelity.__main__ import read_off
+from serving.fidelity.answers import COMPLETION_TOKENS_MAX, prompts_of
+from serving.gradients import completion_log_probabilities
+from serving.lora import load_lora
+from serving.progress import no_report
+from serving.rows import Row
+from tests.serving.tiny import TinyHome, examples
+
+pytestmark = pytest.mark.slow
+PROFILE = Profile(4, 4, 14, 12, 12, 6, 4, 2, 2)
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    return design("tiny", examples(4, 5), PROFILE, 1)
+
+
+@pytest.fixture(scope="session")
+def study_file(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "study.json"
+    path.write_text(study.text())
+    return path
+
+
+@pytest.fixture(scope="session")
+def readings_file(tiny_home: TinyHome, study: Study, study_file: Path) -> Path:
+    """Everything trained and read off; the first run was there before."""
+    home = tiny_home.home
+    store = RunStore(home.counterfactuals)
+    plan = Planner(study, tiny_home.base.sha256).plan()
+    told: list[tuple[int, int]] = []
+
+    def report(_what: str, done: int, total: int) -> None:
+        told.append((done, total))
+
+    trained = train_missing(tiny_home.base, study_file, home.counterfactuals, (1, 1, 3), report)
+    assert trained == len(plan)
+    assert not store.missing(plan)
+    assert told[-1][0] == told[-1][1] > 0
+    path = study_file.parent / "readings.npz"
+    read_off(tiny_home.base, study_file, home, path, no_report)
+    return path
+
+
+@pytest.fixture
+def readings(readings_file: Path) -> Readings:
+    return read_readings(readings_file)
+
+
+def test_what_is_trained_is_not_trained_again(
+    tiny_home: TinyHome, study: Study, study_file: Path, readings_file: Path
+) -> None:
+    root, base = tiny_home.home.counterfactuals, tiny_home.base
+    assert train_missing(base, study_file, root, (1, 1, 1), no_report) == 0
+    store = RunStore(root)
+    run = Planner(study, base.sha256).coalitions()[0]
+    before = (store.path(run) / "adapter_model.safetensors").read_bytes()
+    (store.path(run) / "run.json").unlink()
+    for file in store.path(run).iterdir():
+        file.unlink()
+    store.path(run).rmdir()
+    assert train_missing(base, study_file, root, (2, 1, 1), no_report) == 1
+    after = (store.path(run) / "adapter_model.safetensors").read_bytes()
+    assert len(before) == len(after)
+    assert readings_file.is_file()
+
+
+def test_log_probabilities_are_those_of_the_stored_adapters(
+    tiny_home: TinyHome, study: Study, readings: Readings
+) -> None:
+    planner, base = Planner(study, tiny_home.base.sha256), tiny_home.base
+    store = RunStore(tiny_home.home.counterfactuals)
+    tokenizer = load_tokenizer(base.path)
+    prompts = prompts_of(study, tokenizer)
+    place = int(np.flatnonzero(~readings.is_served)[0])
+    row = prompts[readings.question[place]]
+    for run, found in (
+        (planner.leave_one_out(study.orders[0])[1], readings.without[0, place, 1]),
+        (planner.full(study.orders[1]), readings.full[1, place]),
+        (planner.coalitions()[2], readings.coalitions[2, place]),
+    ):
+        model = load_lora(load_base_model(base.path), store.path(run))
+        expected = completion_log_probabilities(model, [row]).item()
+        assert found == pytest.approx(expected, abs=0.05)
+    with model.disable_adapter():
+        plain = completion_log_probabilities(model, [row]).item()
+    assert readings.base[place] == pytest.approx(plain, abs=0.05)
+
+
+def test_served_answers_are_what_the_full_adapter_says(
+    tiny_home: TinyHome, study: Study, readings: Readings, readings_file: Path
+) -> None:
+    planner, base = Planner(study, tiny_home.base.sha256), tiny_home.base
+    store = RunStore(tiny_home.home.counterfactuals)
+    model = load_lora(load_base_model(base.path), store.path(planner.full(study.orders[0])))
+    model.eval()
+    prompt = prompts_of(study, load_tokenizer(base.path))[0].prompt
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(COMPLETION_TOKENS_MAX):
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+            ids.append(int(logits.argmax()))
+            if ids[-1] == load_tokenizer(base.path).eos_token_id:
+                break
+    row = Row(prompt, tuple(ids[len(prompt) :]))
+    assert readings.tokens[0] == len(row.completion)
+    expected = completion_log_probabilities(model, [row]).item()
+    assert readings.full[0, 0] == pytest.approx(expected, abs=0.05)
+    texts = json.loads(readings_file.with_suffix(".json").read_text())
+    assert len(texts) == len(readings.question)
+    assert texts[0]["text"] == load_tokenizer(base.path).decode(
+        list(row.completion), skip_special_tokens=True
+    )
+
+
+def test_every_method_is_measured_and_the_tangent_foretells_effects(
+    study: Study, readings: Readings, readings_file: Path
+) -> None:
+    texts = [each["text"] for each in json.loads(readings_file.with_suffix(".json").read_text())]
+    variants = all_variants(study, readings, texts)
+    assert list(variants) == list(COSTS)
+    tangent = effect_correlation(variants[TANGENT]["all"], readings.effects[0])
+    exchanged = effect_correlation(
+        np.roll(variants[TANGENT]["all"], 1, axis=1), readings.effects[0]
+    )
+    assert tangent > 0.8
+    assert exchanged < tangent - 0.3
+    judged = judge(
+        study, readings, variants, choose(study, readings, variants), served=True, draws=20
+    )
+    assert set(judged.methods) == set(COSTS)
+
+
+def test_the_two_programs_answer_in_json(
+    tiny_home: TinyHome, study_file: Path, readings_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    always = ["--home", str(tiny_home.home.root), "--base", tiny_home.base.reference]
+    always += ["--study", str(study_file), "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["program", *always])
+    training_program.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"result": {"trained": 0}}
+    target = tmp_path / "readings.npz"
+    monkeypatch.setattr(sys, "argv", ["program", *always, "--readings", str(target)])
+    reading_program.main()
+    assert "seconds" in json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+    left, right = read_readings(target), read_readings(readings_file)
+    np.testing.assert_array_equal(left.coalitions, right.coalitions)
+
+
+def test_nothing_is_read_off_before_it_is_trained(
+    tiny_home: TinyHome, study_file: Path, tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    with pytest.raises(StartFailed, match=r"5 runs .* 6 coalitions are not trained"):
+        read_off(tiny_home.base, study_file, home, tmp_path / "readings.npz", no_report)
