@@ -20,6 +20,7 @@ from gateway.app import build_app
 from gateway.archive_reads import ArchiveReads
 from gateway.connections import BoundedConnection
 from gateway.engines.engines import EngineBounds, Engines
+from gateway.engines.shared_places import SharedPlaces
 from gateway.operator_log import log_to_stderr
 from gateway.releases import read_serving
 from gateway.services import Limits, Services
@@ -61,6 +62,7 @@ async def open_services(settings: GatewaySettings) -> Services:
             home.artifacts,
             telemetry.registry,
             bounds=EngineBounds(loras_max=settings.engine_loras_max),
+            shared=SharedPlaces.of(settings.redis_url),
         ),
         release=serving.release,
         aliases=serving.aliases,

@@ -7,11 +7,12 @@ from typing import Any, Protocol
 
 from starlette.requests import HTTPConnection
 
+from byline import metric_labels
 from byline.records import Capture
 
 OBSERVED = "byline.observed"  # the key in the ASGI scope
 NO_MODEL = "none"  # the model label where no model was named
-OTHER = "other"  # and where it is none of the release's
+OTHER = metric_labels.OTHER  # and where it is none of the release's
 ENGINE = "engine"
 
 

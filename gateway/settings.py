@@ -87,8 +87,8 @@ class GatewaySettings(BaseSettings):
         default=4,
         ge=1,
         le=256,
-        description="For how many adapters at a time each engine gets requests from this gateway: "
-        "at most the engine's own MAX_LORAS.",
+        description="For how many adapters at a time each engine gets requests, from all gateways "
+        "together: at most the engine's own MAX_LORAS.",
     )
     request_bytes_max: int = Field(
         default=REQUEST_BYTES_MAX,

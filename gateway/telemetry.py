@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from byline.errors import BylineError
+from byline.metric_labels import Labels
 from byline.posting.postings import Posting
 from byline.quotas.scopes import LimitName, ScopeKind
 from byline.records import Capture
@@ -32,6 +33,7 @@ class Telemetry:
         self.registry = registry
         self.requests_in_flight = 0
         self._models = frozenset({NO_MODEL, OTHER})
+        self._labels = Labels()
         self._counted: dict[tuple[str, str, int], Counter] = {}
         self._charged: dict[str, tuple[Counter, Counter, Counter]] = {}
         self._posted: dict[tuple[str, str], Counter] = {}
@@ -173,8 +175,11 @@ class Telemetry:
         self._aborts = by_mode("byline_aborts", "Inferences whose client left before their end.")
 
     def serve(self, models: Iterable[str]) -> None:
-        """From now on these are the models' names; whatever else is named counts as `other`."""
-        self._models = frozenset(models) | {NO_MODEL, OTHER}
+        """From now on these are the models' names; whatever else is named counts as `other`.
+
+        So do those above LABELS_MAX, over all releases of this gateway's life.
+        """
+        self._models = self._labels.known(models) | {NO_MODEL, OTHER}
         for model in self._models:
             self._broken.labels(model)
 

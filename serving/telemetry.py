@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from byline.metric_labels import Labels
 from byline.records import Attribution
 
 SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 60.0)
@@ -10,10 +11,11 @@ LIFT_NATS = (-20.0, -5.0, 0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 
 
 class WorkerMetrics:
-    """What the worker counts. `adapter` is a served adapter's name, so the series are few."""
+    """What the worker counts. `adapter` is a served adapter's name or `other`: few series."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._adapters = Labels()
         self._queues: dict[str, tuple[int, float]] = {}  # by ledger
         self.attributions = Counter(
             "byline_attributions", "Attributions settled.", ["adapter", "state"], registry=registry
@@ -65,7 +67,7 @@ class WorkerMetrics:
 
     def observe_settled(self, attribution: Attribution) -> None:
         """One attribution whose money has moved."""
-        adapter = (attribution.adapter_version or "").partition("@")[0]
+        adapter = self._adapters.of((attribution.adapter_version or "").partition("@")[0])
         self.attributions.labels(adapter, attribution.state.value).inc()
         paid = attribution.pool_nano - attribution.unattributed_nano
         self.pool_nano.labels(adapter, "contributors").inc(paid)

@@ -6,7 +6,6 @@ For tests of what only the whole program shows: real clients, and bad days.
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from byline.records import AdapterVersion, Books, KeyRole, Release
 from byline.redis_server import RedisServer
 from byline.registry import write_release
 from byline.routing.text import COLUMNS
+from tests.ports import free_port
 from tests.stand_in_engine import BASE, StandInEngine, running_engine
 
 ADAPTER = "med"
@@ -39,13 +39,6 @@ BASE_PATH = f"base/{BASE}@0123456789ab"
 FUNDS_NANO = 10**11
 START_SECONDS = 60.0
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def write_home(home: Home) -> None:

@@ -10,6 +10,8 @@ from typer.main import get_command
 from byline.archive.settings import ArchiveSettings
 from byline.bookkeeping.settings import BookkeeperSettings
 from byline.command.__main__ import app
+from byline.notary.settings import NotarySettings
+from byline.witness.settings import WitnessSettings
 from gateway.settings import GatewaySettings
 from serving.settings import EngineSettings, WorkerSettings
 
@@ -20,7 +22,10 @@ ROUTE = r'"(/(?:v1/|healthz|readyz|metrics)[^"]*)"'
 
 @pytest.mark.parametrize(
     "settings",
-    [GatewaySettings, EngineSettings, WorkerSettings, ArchiveSettings, BookkeeperSettings],
+    [
+        GatewaySettings, EngineSettings, WorkerSettings, ArchiveSettings, BookkeeperSettings,
+        NotarySettings, WitnessSettings,
+    ],  # fmt: skip
 )
 def test_every_setting_is_in_the_operating_guide(settings: type[BaseSettings]) -> None:
     guide = (DOCS / "operating.md").read_text()

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from byline.archive.metrics import ArchiveMetrics
 from byline.bookkeeping.gauges import BooksMetrics
+from byline.notary.metrics import NotaryMetrics
 from gateway.engines.metrics import EngineMetrics
 from gateway.telemetry import Telemetry
 from serving.telemetry import WorkerMetrics
@@ -20,7 +21,7 @@ def exported() -> dict[str, tuple[str, ...]]:
     """Each metric's name, a counter's with its `_total`, and its labels."""
     gateway = Telemetry().registry
     EngineMetrics(gateway)
-    programs = (WorkerMetrics(), ArchiveMetrics(), BooksMetrics())
+    programs = (WorkerMetrics(), ArchiveMetrics(), BooksMetrics(), NotaryMetrics())
     registries = [gateway, *(program.registry for program in programs)]
     return {name: labels for registry in registries for name, labels in metrics_of(registry)}
 

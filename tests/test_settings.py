@@ -27,7 +27,7 @@ def settings_classes() -> list[type[BaseSettings]]:
 
 def test_every_program_has_its_settings() -> None:
     names = {each.__name__ for each in settings_classes()}
-    programs = {"Gateway", "Engine", "Worker", "Archive", "Bookkeeper"}
+    programs = {"Gateway", "Engine", "Worker", "Archive", "Bookkeeper", "Notary", "Witness"}
     assert names >= {f"{program}Settings" for program in programs}
 
 

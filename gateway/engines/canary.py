@@ -34,6 +34,11 @@ async def changes_answers(client: EngineClient, version: str, base_model: str) -
     return difference > 2 * noise + SAME_NATS
 
 
+async def warm_up(client: EngineClient, version: str) -> None:
+    """Have the engine compute with an adapter once. Raises EngineError."""
+    await _next_token(client, version)
+
+
 def difference_nats(one: Mapping[str, float], other: Mapping[str, float]) -> float:
     """The largest difference over all tokens that either names.
 

@@ -41,6 +41,10 @@ class Engine:
         self.in_flight_requests = 0
         self.was_seen = False  # its list of models was read, and every adapter settled, once
         self.adapters: dict[str, AdapterState] = {}
+        # The adapters that a new request may be for, where gateways share the places; else None.
+        self.leases: set[str] | None = None
+        self.was_cold: Callable[[], None] = lambda: None
+        self.evicted: Callable[[], None] = lambda: None
         self._in_flight: Counter[str] = Counter()
         self._recent: OrderedDict[str, None] = OrderedDict()  # what its places last held
 
@@ -55,9 +59,11 @@ class Engine:
 
     def has_place(self, adapter: str | None) -> bool:
         """True if one more request for it keeps the adapters in flight within the cap."""
-        return (
-            adapter is None or adapter in self._in_flight or len(self._in_flight) < self.loras_max
-        )
+        if adapter is None:
+            return True
+        if self.leases is not None:
+            return adapter in self.leases
+        return adapter in self._in_flight or len(self._in_flight) < self.loras_max
 
     def nearness(self, adapter: str | None) -> int:
         """2: the adapter is where the engine computes; 1: there is room for it; 0: it must swap."""
@@ -88,17 +94,33 @@ class Engine:
     def lost(self) -> None:
         """It was not reached: whatever it had loaded may be gone."""
         self.was_seen = False
-        self._recent.clear()
+        self.restarted()
         for version in self.adapters:
             self.adapters[version] = AdapterState.MISSING
 
+    def restarted(self) -> None:
+        """Whatever its places held is gone."""
+        self._recent.clear()
+
+    def warmed(self, adapter: str) -> None:
+        """A probe has brought an adapter to a free place."""
+        assert len(self._recent) < self.loras_max
+        self._recent[adapter] = None
+
+    def free_places(self) -> int:
+        """How many places have held nothing since the engine was first seen."""
+        return self.loras_max - len(self._recent)
+
     def _used(self, adapter: str) -> None:
+        if adapter not in self._recent:
+            self.was_cold()
         self._recent[adapter] = None
         self._recent.move_to_end(adapter)
         if len(self._recent) > self.loras_max:
             idle = next((name for name in self._recent if name not in self._in_flight), None)
             assert idle is not None, "more adapters in flight than there are places"
             del self._recent[idle]
+            self.evicted()
 
 
 class Turn:

@@ -23,9 +23,12 @@ from byline.records import AdapterVersion, Release
 from gateway.background import Background
 from gateway.engine_client import TIMEOUTS, Ask, EngineClient, EngineStream, Timeouts
 from gateway.engines.engine import AdapterState, Engine, Turn
-from gateway.engines.keeping import DRAIN_SECONDS, LOOK_SECONDS, Keeper
+from gateway.engines.keeping import DRAIN_SECONDS, LOOK_SECONDS, Keeper, Pace
+from gateway.engines.leases import Leases
 from gateway.engines.metrics import EngineMetrics
 from gateway.engines.places import Places
+from gateway.engines.shared_places import SharedPlaces
+from gateway.engines.uses import Uses
 
 START_SECONDS = 5.0  # a gateway that starts waits so long for its engines' adapters
 LORAS_MAX = 4  # as the engine's launcher has it
@@ -57,17 +60,20 @@ class Engines:
         artifacts: Path,
         metrics: EngineMetrics,
         bounds: EngineBounds,
+        shared: SharedPlaces | None = None,
     ) -> None:
         self._engines = engines
         self._metrics = metrics
         self._places = Places(engines, clock=time.monotonic, wait_seconds=bounds.wait_seconds)
+        self._leases = Leases(engines, self._places, shared, time.monotonic) if shared else None
+        self._uses = Uses(time.monotonic)
         self._artifacts = artifacts.absolute()
         wanted = self._folders(release.adapters)
         self._keepers = {
             engine: Keeper(
                 engine, release.base_model, wanted, metrics,
-                changed=self._places.look_again, look_seconds=bounds.look_seconds,
-                drain_seconds=bounds.drain_seconds,
+                changed=self._places.look_again, most_used=self._uses.most_used,
+                pace=Pace(bounds.look_seconds, bounds.drain_seconds),
             )
             for engine in engines
         }  # fmt: skip
@@ -86,8 +92,12 @@ class Engines:
         registry: CollectorRegistry,
         *,
         bounds: EngineBounds = BOUNDS,
+        shared: SharedPlaces | None = None,
     ) -> Self:
-        """Clients of these engines; call inside a running event loop."""
+        """Clients of these engines; call inside a running event loop.
+
+        Where gateways share the engines' places, they never have more adapters in flight together.
+        """
         engines = [
             Engine(
                 urlsplit(url).netloc.rpartition("@")[2],
@@ -97,12 +107,14 @@ class Engines:
             )
             for url in urls
         ]
-        return cls(engines, release, artifacts, EngineMetrics(registry), bounds)
+        return cls(engines, release, artifacts, EngineMetrics(registry), bounds, shared)
 
     async def start(self) -> None:
         """Look after the engines from now on; returns after the first look, or a few seconds."""
         for keeper in self._keepers.values():
             self._background.start(keeper.run())
+        if self._leases is not None:
+            self._background.start(self._leases.run())
         looked = asyncio.gather(*(keeper.looked.wait() for keeper in self._keepers.values()))
         await asyncio.wait({looked}, timeout=START_SECONDS)
         looked.cancel()
@@ -110,6 +122,8 @@ class Engines:
     async def close(self) -> None:
         """Look after them no more, and close every connection."""
         await self._background.drain(0)
+        if self._leases is not None:
+            await self._leases.close()
         for engine in self._engines:
             await engine.client.close()
 
@@ -166,6 +180,8 @@ class Engines:
     async def _asking(self, ask: Ask, work: Callable[[Turn, Ask], Awaitable[Answer]]) -> Answer:
         """Ask an engine, and another if it is safe to repeat. Charged is one answer in any case:
         nothing of the first has been seen by anyone."""
+        if ask.adapter is not None:
+            self._uses.used(ask.adapter)
         tried: list[Engine] = []
         while True:
             turn = await self._places.take(ask, tried)

@@ -8,11 +8,12 @@ this gateway never wanted are another's, and are left alone.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from byline.errors import EngineError, EngineRefused, EngineUnavailable
-from gateway.engines.canary import changes_answers
+from gateway.engines.canary import changes_answers, warm_up
 from gateway.engines.engine import AdapterState, Engine, not_reached
 from gateway.engines.metrics import EngineMetrics
 
@@ -27,6 +28,17 @@ DRAIN_SECONDS = 30.0
 ALREADY_LOADED = "already been loaded"  # by another gateway, a moment ago
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often an engine is looked at, and how long it keeps what is no longer wanted."""
+
+    look_seconds: float = LOOK_SECONDS
+    drain_seconds: float = DRAIN_SECONDS
+
+
+PACE = Pace()
+
+
 class Keeper:
     """Looks after one engine."""
 
@@ -38,16 +50,17 @@ class Keeper:
         metrics: EngineMetrics,
         *,
         changed: Callable[[], None] = lambda: None,
-        look_seconds: float = LOOK_SECONDS,
-        drain_seconds: float = DRAIN_SECONDS,
+        pace: Pace = PACE,
+        most_used: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self._engine = engine
         self._base_model = base_model
         self._wanted = dict(wanted)
         self._metrics = metrics
         self._changed = changed
-        self._look_seconds = look_seconds
-        self._drain_seconds = drain_seconds
+        self._look_seconds = pace.look_seconds
+        self._drain_seconds = pace.drain_seconds
+        self._most_used = most_used
         self._drain_until: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
         self._nudge = asyncio.Event()
@@ -100,8 +113,12 @@ class Keeper:
                 engine.lost()
                 self._show()
             return
-        for version, folder in self._wanted.items():
-            await self._settle(version, folder, present)
+        if self._has_restarted(present):
+            engine.restarted()
+        for version in self._in_order():
+            if version in self._wanted:  # since this look began
+                await self._settle(version, self._wanted[version], present)
+        await self._warm_up()
         await self._forget_unwanted(present)
         if not engine.was_seen:
             engine.was_seen = True
@@ -110,10 +127,36 @@ class Keeper:
         self._show()
         self._changed()
 
+    def _has_restarted(self, present: set[str]) -> bool:
+        """True where an adapter that was ready is not there any more."""
+        states = self._engine.adapters
+        return any(states[v] is AdapterState.READY and v not in present for v in self._wanted)
+
+    def _in_order(self) -> list[str]:
+        """What is wanted, what was asked for most in the last hour first."""
+        used = [version for version in self._most_used() if version in self._wanted]
+        return [*used, *(version for version in self._wanted if version not in used)]
+
+    async def _warm_up(self) -> None:
+        """Bring what was asked for most in the last hour to the places that are free.
+
+        Loading brought every adapter of the release there in turn: the last ones stayed.
+        """
+        engine = self._engine
+        used = [version for version in self._most_used() if engine.serves(version)]
+        for version in used[: engine.loras_max]:
+            if engine.nearness(version) < 2 and engine.free_places():
+                try:
+                    async with asyncio.timeout(CANARY_SECONDS):
+                        await warm_up(engine.client, version)
+                except (EngineError, TimeoutError) as problem:
+                    log.warning("engine %s did not warm %s up: %s", engine.name, version, problem)
+                    return
+                if engine.nearness(version) < 2 and engine.free_places():
+                    engine.warmed(version)
+
     async def _settle(self, version: str, folder: Path, present: set[str]) -> None:
         """Bring one adapter as far as it goes; `present` is told of it once it is loaded."""
-        if version not in self._wanted:  # since this look began
-            return
         state = self._engine.adapters[version]
         if version in present and state in (AdapterState.READY, AdapterState.NOT_APPLIED):
             return

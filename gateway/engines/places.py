@@ -40,6 +40,8 @@ class Places:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._waiting: list[Waiter] = []  # the oldest first
+        self._wishes: dict[Engine, dict[str, None]] = {}
+        self.wanted: Callable[[], None] = lambda: None  # told of what needs a lease
 
     @property
     def waiting(self) -> int:
@@ -61,6 +63,7 @@ class Places:
             return turn
         waiter = Waiter(ask, excluded, self._clock())
         self._waiting.append(waiter)
+        self.wanted()
         try:
             async with asyncio.timeout(self._wait_seconds):
                 return await waiter.turn
@@ -94,6 +97,25 @@ class Places:
             elif (promised := self._promise(waiter)) is not None:
                 kept_free.add(promised)
 
+    def wanting(self) -> dict[str, list[Engine]]:
+        """The adapters that wait for a lease, oldest first; for each its engines, best first."""
+        found: dict[str, list[Engine]] = {}
+        for waiter in self._waiting:
+            ask = waiter.ask
+            able = self._able(waiter)
+            has_none = not any(engine.has_place(ask.adapter) for engine in able)
+            if ask.adapter is not None and ask.adapter not in found and able and has_none:
+                best = choose(able, ask.adapter, ask.prefix)
+                rest = sorted(able, key=lambda e: (e is not best, e.in_flight_tokens))
+                found[ask.adapter] = rest
+        return found
+
+    def wishes(self) -> dict[Engine, list[str]]:
+        """Leases that requests would rather have had since this was asked last."""
+        found = {engine: list(adapters) for engine, adapters in self._wishes.items()}
+        self._wishes.clear()
+        return found
+
     def _place(
         self, ask: Ask, excluded: Collection[Engine], kept_free: Collection[Engine]
     ) -> Turn | None:
@@ -105,7 +127,18 @@ class Places:
         if not allowed:
             raise EngineUnavailable("No engine answers just now.")
         free = [e for e in allowed if e.has_place(ask.adapter) and e not in kept_free]
-        return choose(free, ask.adapter, ask.prefix).take(ask) if free else None
+        if not free:
+            return None
+        chosen = choose(free, ask.adapter, ask.prefix)
+        if chosen.leases is not None and ask.adapter is not None and len(free) < len(allowed):
+            self._wish(choose(allowed, ask.adapter, ask.prefix), ask.adapter)
+        return chosen.take(ask)
+
+    def _wish(self, engine: Engine, adapter: str) -> None:
+        """A lease that the next requests should have: this one goes where it has one."""
+        if not engine.has_place(adapter):
+            self._wishes.setdefault(engine, {})[adapter] = None
+            self.wanted()
 
     def _promised(self, ask: Ask) -> set[Engine]:
         """The engines that a new request for an adapter must leave to those who wait longer."""
@@ -120,15 +153,18 @@ class Places:
             return None
         kept = waiter.promised
         if kept is None or not (kept.breaker.allows and kept.serves(waiter.ask.adapter)):
-            able = [
-                engine
-                for engine in self._engines
-                if engine not in waiter.excluded
-                and engine.serves(waiter.ask.adapter)
-                and engine.breaker.allows
-            ]
+            able = self._able(waiter)
             waiter.promised = min(able, key=lambda e: e.in_flight_tokens, default=None)
         return waiter.promised
+
+    def _able(self, waiter: Waiter) -> list[Engine]:
+        return [
+            engine
+            for engine in self._engines
+            if engine not in waiter.excluded
+            and engine.serves(waiter.ask.adapter)
+            and engine.breaker.allows
+        ]
 
     def _hand_back(self, waiter: Waiter) -> None:
         """A turn that came in the moment its waiter gave up is ended unused."""

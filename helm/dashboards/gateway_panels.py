@@ -51,6 +51,49 @@ JOURNEYS = (
     ),
 )
 
+RELEASES = (
+    Panel(
+        "New release refused",
+        "1 where a gateway refuses a new release and serves the one before; /readyz says why.",
+        "none",
+        (Query("max by (instance) (byline_release_refused)", "{{instance}}"),),
+        width=6,
+    ),
+    Panel(
+        "Adapter versions at the engines",
+        "On how many engines each is ready: how far a rollout is, and what drains.",
+        "none",
+        (
+            Query(
+                "sum by (adapter) (max by (adapter, engine) (byline_adapter_ready))", "{{adapter}}"
+            ),
+        ),
+        Kind.STACKED,
+        6,
+    ),
+    Panel(
+        "Loads that failed",
+        "Adapters that an engine refused, or that change nothing: the release is refused for them.",
+        "none",
+        (
+            Query(
+                "sum by (engine, outcome) "
+                '(increase(byline_adapter_loads_total{outcome!="ready"}[1h]))',
+                "{{engine}} {{outcome}}",
+            ),
+        ),
+        width=6,
+    ),
+    Panel(
+        "Answers by model",
+        "Requests a second, a name of an adapter each: a canary's part shows here.",
+        "ops",
+        (Query(rate_by("byline_requests_total", "model"), "{{model}}"),),
+        Kind.STACKED,
+        6,
+    ),
+)
+
 ENGINES = (
     Panel(
         "Engines",
@@ -96,6 +139,17 @@ ENGINES = (
         (Query("sum by (outcome) (increase(byline_adapter_loads_total[1h]))", "{{outcome}}"),),
         Kind.STACKED,
         6,
+    ),
+    Panel(
+        "Cold requests and evictions",
+        "Requests a second whose adapter was in none of the engine's places, and adapters that "
+        "left one for another. Many: more adapters are asked for than the engines mix.",
+        "ops",
+        (
+            Query("sum(rate(byline_adapter_cold_total[$__rate_interval]))", "cold"),
+            Query("sum(rate(byline_adapter_evictions_total[$__rate_interval]))", "evicted"),
+        ),
+        width=6,
     ),
     Panel(
         "Waiting for a place",

@@ -3,7 +3,7 @@
 Counters of money are nano-USD; a screen shows dollars.
 """
 
-from helm.dashboards.gateway_panels import ENGINES, JOURNEYS
+from helm.dashboards.gateway_panels import ENGINES, JOURNEYS, RELEASES
 from helm.dashboards.queries import (
     NANO_PER_USD,
     Kind,
@@ -362,6 +362,7 @@ ROWS = (
     Row("Requests", REQUESTS),
     Row("Inferences", JOURNEYS),
     Row("Engines and adapters", ENGINES),
+    Row("Rollouts", RELEASES),
     Row("Tokens and routing", TOKENS),
     Row("Attribution", ATTRIBUTION),
     Row("Ledger", LEDGER),

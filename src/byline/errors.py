@@ -34,6 +34,9 @@ BylineError
 │       └── RequestFailed   reached, and failed at this one request before its first token
 │           └── GenerationFailed    in making tokens, without a reason
 ├── ArtifactError           missing, half-built or changed on disk
+├── ProofRefused            a proof, a tree head or a key is not what it must be
+├── LogMismatch             the log is not of this journal or of this state: not continued
+├── WitnessesAway           too few witnesses cosigned: nothing new is published
 ├── AttributionFailed       an answer was not attributed; a visible state, never an empty list
 └── StartFailed             a part did not start; says what to do next
 """
@@ -186,6 +189,18 @@ class GenerationFailed(RequestFailed):
 
 class ArtifactError(BylineError):
     """An artifact is missing, half-built, or not what its hash says."""
+
+
+class ProofRefused(BylineError):
+    """A proof, a tree head, a policy or a key is not what it must be: nothing of it is believed."""
+
+
+class LogMismatch(BylineError):
+    """The transparency log is not one that this journal or this state continues: see the text."""
+
+
+class WitnessesAway(BylineError):
+    """Too few witnesses cosigned a tree head: it is not published, and tried again."""
 
 
 class AttributionFailed(BylineError):

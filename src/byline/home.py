@@ -31,6 +31,16 @@ class Home:
         return self.root / "artifacts" / "served"
 
     @property
+    def counterfactuals(self) -> Path:
+        """Adapters trained without some rows, by the hash of what decides their bytes."""
+        return self.root / "counterfactuals"
+
+    @property
+    def fidelity(self) -> Path:
+        """Fidelity measurements, a folder each: study, readings, report."""
+        return self.root / "fidelity"
+
+    @property
     def ledger(self) -> Path:
         """The Redis-protocol server's append-only file."""
         return self.root / "ledger"
@@ -43,6 +53,14 @@ class Home:
     def spool_of(self, ledger: str) -> Path:
         """Posts that wait for this ledger, which is away. `ledger` is a name from the settings."""
         return self.root / "spool" / ledger
+
+    def log_of(self, ledger: str) -> Path:
+        """The ledger's transparency log: static files for everyone."""
+        return self.root / "log" / ledger
+
+    def notary_of(self, ledger: str) -> Path:
+        """What the notary keeps to itself: the log's keys, its secret, its state."""
+        return self.root / "notary" / ledger
 
     @property
     def keys(self) -> Path:

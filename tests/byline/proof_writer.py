@@ -266,9 +266,7 @@ class Writer:
 
     def _with(self, opening: dict[str, Any], written: Written, show: bool) -> dict[str, Any]:
         if show and written.manifest:
-            opening["manifest"] = dict(
-                zip(("sha256", "salt", "text"), written.manifest, strict=True)
-            )
+            opening["manifest"] = self.shown(written)
         manifest_index = written.header["manifest_index"]
         further = self.further(*([] if manifest_index is None else [manifest_index]))
         return {**opening, "with": further} if further else opening
@@ -299,6 +297,31 @@ class Writer:
     def consistency(self, old: int) -> str:
         proof = "".join(f"{b64(each)}\n" for each in subproof(old, self.hashes()))
         return f"old {old}\n{proof}\n{self.head()}"
+
+    def openings(self) -> list[dict[str, Any]]:
+        """Of every leaf that hides something, in the log's order."""
+        found: list[dict[str, Any]] = [
+            {"index": written.index, "legs": [{"text": text} for text in written.texts]}
+            | ({"manifest": self.shown(written)} if written.manifest else {})
+            for written in self.entries
+        ]
+        found += [{"index": at, "opening": text} for at, text, _, _ in self.statements.values()]
+        return sorted(found, key=lambda each: int(each["index"]))
+
+    def shown(self, written: Written) -> dict[str, str]:
+        assert written.manifest
+        return dict(zip(("sha256", "salt", "text"), written.manifest, strict=True))
+
+    def files(self) -> dict[str, bytes]:
+        """The published log, and its openings: an export. Less than 256 leaves."""
+        size = len(self.leaves)
+        leaves = [leaf.encode() for leaf in self.leaves]
+        bundle = b"".join(len(leaf).to_bytes(2) + leaf for leaf in leaves)
+        openings = "".join(json.dumps(each) + "\n" for each in self.openings())
+        return {
+            "checkpoint": self.head().encode(), f"tile/entries/000.p/{size}": bundle,
+            f"tile/0/000.p/{size}": b"".join(self.hashes()), "openings.jsonl": openings.encode(),
+        }  # fmt: skip
 
     def receipt(self, inference: str, capture: Written, settles: Sequence[Written]) -> str:
         assert capture.manifest

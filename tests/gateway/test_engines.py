@@ -3,9 +3,10 @@
 import asyncio
 import json
 import logging
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -324,6 +325,25 @@ async def test_first_token_and_idle_have_their_own_patience() -> None:
     plain = FakeEngine(pause=0.5)  # nothing of it comes before all of it
     async with row_of(plain) as row:
         assert await row.engines.ask(ask())
+
+
+async def test_an_engine_that_accepts_no_connection_is_given_up_after_the_connect_time() -> None:
+    """A host that is gone answers nothing at all: here, a listener whose queue is full."""
+    with socket.socket() as listening, ExitStack() as filling:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = filling.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        url = "http://{}:{}".format(*listening.getsockname())
+        client = EngineClient.open(url, timeouts=Timeouts(connect=0.2))
+        try:
+            async with asyncio.timeout(2):
+                with pytest.raises(EngineUnavailable):
+                    await client.ask(ask(None))
+        finally:
+            await client.close()
 
 
 async def test_all_work_is_given_back_however_it_ends() -> None:

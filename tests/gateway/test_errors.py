@@ -60,6 +60,7 @@ async def test_an_unknown_model_answers_404_and_reaches_nothing(house: House, mo
         b"", b"{", b"[]", b'"x"', b"\xff", b'{"model": NaN}', b"[" * 4000,
         b'{"model":"med","messages":[{"role":"user","content":"\\ud800"}]}',
         b'{"model":"med","n":' + b"9" * 4050 + b"}",
+        b'{"model":"med","messages":[{"role":"user","content":"x"}],"temperature":1e999}',
     ],
 )  # fmt: skip
 async def test_bad_json_answers_400(house: House, body: bytes) -> None:
@@ -81,8 +82,15 @@ async def test_bad_json_answers_400(house: House, body: bytes) -> None:
         ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"stream": "yes"}, "stream"), ({"stream": 1}, "stream"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"continuous_usage_stats": True}},
+         "stream_options.continuous_usage_stats"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}},
+         "stream_options.include_obfuscation"),
+        ({"structured_outputs": True}, "structured_outputs"),
+        ({"structured_outputs": "x"}, "structured_outputs"), ({"top_k": 10**30}, "top_k"),
         ({"prompt_logprobs": 0}, "prompt_logprobs"), ({"best_of": 2}, "best_of"),
         ({"use_beam_search": True}, "use_beam_search"), ({"echo": True}, "echo"),
+        ({"stream_interval": 100}, "stream_interval"), ({"stream_interval": 0}, "stream_interval"),
         ({"prompt_embeds": "AA"}, "prompt_embeds"), ({"chat_template": "{{x}}"}, "chat_template"),
     ],
 )  # fmt: skip
@@ -93,7 +101,10 @@ async def test_a_bad_parameter_answers_400_and_is_named(
     assert not house.ledger.attempts
 
 
-@pytest.mark.parametrize("prompt", [None, [], ["a"], ["a", "b"], [[1], [2]], [1, -1], [True], 7])
+@pytest.mark.parametrize(
+    "prompt",
+    [None, [], ["a", "b"], [[1], [2]], [[]], [["a"]], [[["a"]]], [1, -1], [[-1]], [True], 7],
+)
 async def test_more_or_less_than_one_prompt_answers_400(house: House, prompt: object) -> None:
     answer = await house.ask({"model": "med", "prompt": prompt}, path="/v1/completions")
     assert_error(answer, 400, "invalid_value", "prompt")
@@ -101,7 +112,7 @@ async def test_more_or_less_than_one_prompt_answers_400(house: House, prompt: ob
 
 async def test_null_and_false_are_no_parameters(house: House) -> None:
     nulls = {"n": None, "stream": None, "max_completion_tokens": None, "prompt_logprobs": None,
-             "echo": False, "best_of": 1, "stream_options": None}  # fmt: skip
+             "echo": False, "best_of": 1, "stream_options": None, "stream_interval": 1}  # fmt: skip
     assert (await house.ask({**CHAT, **nulls})).status == 200
 
 

@@ -32,6 +32,7 @@ ADMINISTRATION = (
 # Written out: a name that is taken off the gateway's own lists must be missed here.
 REFUSED = {
     "best_of",
+    "stream_interval",
     "use_beam_search",
     "echo",
     "prompt_logprobs",

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from byline.ledger.ledger import Ledger
+from byline.ledger.ledger import Ledger, Standing
 from byline.ledger.shards import Shards
-from byline.records import AttributionState, Share
+from byline.records import AttributionState, InferenceRecord, Share
 from byline.redis_server import RedisServer, running_redis
 from tests.fakes import Failure, FakeEngine
 from tests.gateway.conftest import (
@@ -169,6 +169,28 @@ async def test_a_receipt_is_for_who_asked(house: House) -> None:
     assert (await house.get("/v1/receipts/../../etc")).status == 404
     unknown = await house.get("/v1/receipts/0197a5a0-0000-7000-8000-000000000000")
     assert (unknown.status, unknown.fields["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_receipt_of_what_is_charged_between_two_looks_has_its_charge(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inference = (await house.ask(CHAT)).headers["x-byline-inference-id"]
+    look, looks = house.ledger.inference, 0
+
+    async def at_first_nothing(name: str) -> InferenceRecord | None:
+        nonlocal looks
+        looks += 1
+        return await look(name) if looks > 1 else None
+
+    async def captured(_: str) -> Standing:
+        return Standing("captured", "shop", 10**6)
+
+    monkeypatch.setattr(house.ledger, "inference", at_first_nothing)
+    monkeypatch.setattr(house.ledger, "standing", captured)
+    receipt = await house.get(f"/v1/receipts/{inference}")
+    charge = house.ledger.captures[inference].charge_nano
+    assert (receipt.fields["state"], receipt.fields["charge_nano"]) == ("captured", charge)
+    assert looks == 2
 
 
 async def test_a_receipt_of_what_is_held_or_went_back(tmp_path: Path) -> None:

@@ -137,6 +137,20 @@ async def test_token_ids_of_a_prompt_are_counted_without_the_engine(shop: Shop) 
     assert not shop.engine.tokenized
 
 
+@pytest.mark.parametrize(("side", "kept"), [(None, (7, 8)), ("left", (7, 8)), ("right", (5, 6))])
+async def test_a_prompt_that_was_cut_is_the_part_that_the_engine_kept(
+    shop: Shop, side: str | None, kept: tuple[int, ...]
+) -> None:
+    shop.engine.pause = 30
+    cut = {"truncate_prompt_tokens": 2, "truncation_side": side}
+    await shop.leave({**COMPLETION, **cut}, "/v1/completions")
+    route = "/v1/completions"
+    record = await assert_paid(shop, UsageSource.PROMPT_ONLY, prompt=2, completion=0, route=route)
+    sha256 = str(record.capture.tokens_sha256)
+    served = read_served(shop.services.served_folder, record.capture.inference, sha256)
+    assert served.prompt == kept
+
+
 @pytest.mark.parametrize(
     "change",
     [{"prompt": [1] * 2048}, {"prompt": [1] * 3000}],

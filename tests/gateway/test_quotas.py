@@ -2,6 +2,7 @@
 served when the quotas do not answer."""
 
 import asyncio
+import dataclasses
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -85,6 +86,9 @@ async def test_what_can_never_fit_is_not_to_be_tried_again(house: House) -> None
     assert "retry-after" not in answer.headers
     assert answer.headers["x-should-retry"] == "false"
     assert "max_tokens" in answer.fields["error"]["message"]
+    nothing = dataclasses.replace(refused(LimitName.REQUESTS, wait_ms=None), limit=0, used=0)
+    house.quotas.answer = nothing
+    assert "max_tokens" not in (await house.ask(CHAT)).fields["error"]["message"]
     # An exhausted budget's error carries the header itself: twice is not understood.
     assert wait_headers(refused(LimitName.DAY, wait_ms=None)) == {}
 
@@ -179,6 +183,20 @@ async def test_without_an_answer_nothing_is_served_and_what_was_perhaps_taken_is
     house.quotas.away = False
     await house.stop()  # what was not sent goes with the stopping gateway's last attempt
     assert house.quotas.corrections == [(house.quotas.wants[0].inference, 0, 0, 0)]
+
+
+async def test_what_could_not_be_given_back_is_remembered_up_to_a_bound(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond it, it is overdue like what a dead gateway had taken."""
+    monkeypatch.setattr(module, "UNSENT_MAX", 2)
+    house.quotas.away = True
+    for _ in range(4):
+        assert (await house.ask(CHAT)).status == 503
+    house.quotas.away = False
+    await house.stop()
+    assert len(house.quotas.wants) == 4
+    assert len(house.quotas.corrections) == 2
 
 
 # --- over a real server ---

@@ -138,6 +138,53 @@ async def test_an_answer_that_was_cut_off_is_incomplete(house: House) -> None:
     )  # fmt: skip
     events = await streamed(house)
     assert events[-1].type == "response.incomplete"
+    assert plain["output"][0]["status"] == "incomplete"
+    (done,) = [event.item for event in events if event.type == "response.output_item.done"]
+    assert (done.type, getattr(done, "status", None)) == ("message", "incomplete")
+
+
+async def test_only_the_last_item_of_what_was_cut_off_is_incomplete(house: House) -> None:
+    house.engine.calls, house.engine.choices = CALLS, [[101]]
+    house.engine.finish_reason = "length"
+    plain = (await ask(house, tools=[TOOL])).fields
+    done = [
+        event.item
+        for event in await streamed(house, tools=[TOOL])
+        if event.type == "response.output_item.done"
+    ]
+    expected = ["completed", "completed", "incomplete"]
+    assert [item["status"] for item in plain["output"]] == expected
+    assert [getattr(item, "status", None) for item in done] == expected
+
+
+async def test_a_choice_of_tools_without_tools_is_the_engines_to_judge(house: House) -> None:
+    await ask(house, tool_choice="required")
+    await ask(house, tool_choice="auto")
+    asked = [fields for _, _, fields in house.engine.asked]
+    assert asked[0]["tool_choice"] == "required"
+    assert "tool_choice" not in asked[1]
+
+
+@pytest.mark.parametrize(
+    ("chats", "param"),
+    [
+        ("response_format", "text.format"), ("body.messages", "input"),
+        ("max_completion_tokens", "max_output_tokens"), ("temperature", "temperature"),
+    ],
+)  # fmt: skip
+async def test_a_refusal_of_the_engines_names_the_field_as_the_client_wrote_it(
+    house: House, chats: str, param: str
+) -> None:
+    house.engine.refuses = (400, {"error": {"message": "no", "param": chats}})
+    answer = await ask(house)
+    assert (answer.status, answer.fields["error"]["param"]) == (400, param)
+
+
+async def test_a_schema_that_is_not_compiled_is_named_as_the_client_wrote_it(house: House) -> None:
+    house.engine.refuses = (500, {"error": {"message": "Internal server error"}})
+    schema = {"type": "json_schema", "name": "x", "schema": {"type": "object"}}
+    error = (await ask(house, text={"format": schema})).fields["error"]
+    assert (error["param"], "'text.format'" in error["message"]) == ("text.format", True)
 
 
 async def test_the_fields_are_translated(house: House) -> None:
@@ -179,7 +226,10 @@ async def test_the_fields_are_translated(house: House) -> None:
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input.0.call_id"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"tools": [{"type": "web_search"}]}, None),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tool_choice": "sometimes"}, "tool_choice"), ({"tool_choice": {}}, "tool_choice"),
+        ({"moderation": {"model": "m"}}, "moderation"),
+        ({"context_management": [{"type": "compaction"}]}, "context_management"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"prompt_logprobs": 1}, "prompt_logprobs"),
@@ -187,13 +237,13 @@ async def test_the_fields_are_translated(house: House) -> None:
     ],
 )  # fmt: skip
 async def test_what_can_not_be_translated_is_refused_by_name(
-    house: House, change: dict[str, object], param: str | None
+    house: House, change: dict[str, object], param: str
 ) -> None:
     answer = await ask(house, **change)
     assert answer.status == 400, answer.body
     error = answer.fields["error"]
     assert error["code"] == "invalid_value"
-    assert param is None or error["param"] == param
+    assert error["param"] == param
     assert not house.ledger.attempts
 
 

@@ -4,7 +4,6 @@ exits with 0 within its grace period."""
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from byline.redis_server import RedisServer, running_redis
 from tests.fakes import FakeEngine
 from tests.gateway.conftest import CHAT, SHOP, eventually, serving_engine
 from tests.gateway.test_charging import ask, deposit, kinds_of
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -48,12 +48,6 @@ class Running:
     url: str
     engine: FakeEngine
     server: RedisServer
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @pytest.fixture

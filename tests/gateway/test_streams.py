@@ -46,8 +46,8 @@ async def test_usage_is_always_asked_for_and_withheld_if_the_client_did_not(hous
     assert capture_of(house, answer).usage.source is UsageSource.ENGINE
 
 
-async def test_other_stream_options_are_dropped(house: House) -> None:
-    options = {"include_usage": False, "continuous_usage_stats": True}
+async def test_stream_options_that_ask_for_nothing_add_nothing(house: House) -> None:
+    options = {"include_usage": False, "include_obfuscation": False}
     answer = await house.ask({**STREAM, "stream_options": options})
     assert house.engine.asked[0][2]["stream_options"] == {"include_usage": True}
     assert b'"usage"' not in answer.body

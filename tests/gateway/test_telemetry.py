@@ -4,14 +4,19 @@ import asyncio
 import json
 import random
 import time
+from typing import cast
 
 import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Histogram
 from starlette.types import Message, Send
 
+from byline.metric_labels import LABELS_MAX
 from byline.records import Capture, Usage, UsageSource
 from gateway.app import build_app
+from gateway.engine_client import EngineClient
+from gateway.engines.engine import AdapterState, Engine
+from gateway.engines.metrics import EngineMetrics
 from gateway.histograms import LoopHistogram
 from gateway.observed import NO_MODEL, OTHER, Observed
 from gateway.telemetry import GAPS, Telemetry
@@ -168,6 +173,46 @@ def test_a_model_outside_the_release_is_other_wherever_it_is_counted() -> None:
     assert telemetry.registry.get_sample_value("byline_tokens_total", tokens) == NAMES
     assert telemetry.known("med") == "med"
     assert telemetry.known(NO_MODEL) == NO_MODEL
+
+
+def test_releases_of_any_size_and_number_have_a_bounded_number_of_series() -> None:
+    telemetry, before = Telemetry(), 0
+    for number in range(20):
+        names = [f"adapter-{number}-{adapter}" for adapter in range(100)]
+        telemetry.serve(names)
+        for name in names:
+            telemetry.captured(name, capture(1), streamed=False)
+            pace = telemetry.pace(Observed(model=name))
+            pace.piece()
+            pace.piece()
+        before = before or series(telemetry)
+    assert series(telemetry) < 2.2 * before
+    labels = {"model": OTHER, "kind": "completion"}
+    assert telemetry.registry.get_sample_value("byline_tokens_total", labels) == 18 * 100
+    assert telemetry.known("adapter-0-7") == OTHER, "it left the release"
+    telemetry.serve(["adapter-0-7"])
+    assert telemetry.known("adapter-0-7") == "adapter-0-7", "and came back"
+
+
+def test_adapters_above_the_bound_are_ready_together_or_not_at_all() -> None:
+    registry = CollectorRegistry()
+    metrics = EngineMetrics(registry)
+    engine = Engine("e", cast(EngineClient, None), loras_max=4, clock=time.monotonic)
+    versions = [f"a{number}@0" for number in range(LABELS_MAX + 50)]
+    engine.adapters = dict.fromkeys(versions, AdapterState.READY)
+
+    def ready(adapter: str) -> float | None:
+        labels = {"engine": "e", "adapter": adapter}
+        return registry.get_sample_value("byline_adapter_ready", labels)
+
+    metrics.show(engine)
+    assert (ready("a0@0"), ready(versions[-1]), ready(OTHER)) == (1, None, 1)
+    engine.adapters[versions[-1]] = AdapterState.FAILED
+    metrics.show(engine)
+    assert (ready("a0@0"), ready(OTHER)) == (1, 0)
+    engine.adapters = dict.fromkeys(versions[:2], AdapterState.READY)
+    metrics.show(engine)
+    assert (ready("a1@0"), ready("a2@0"), ready(OTHER)) == (1, None, None)
 
 
 def test_a_loop_histogram_shows_what_the_librarys_own_shows() -> None:

@@ -1,4 +1,4 @@
-"""What may go from Redis: entries that are exported and in a snapshot, inferences long finished.
+"""What may go from Redis: entries exported, in a snapshot and logged; inferences long finished.
 
 How far the journal may be trimmed is decided by `trim.lua`, against what the ledger itself says at
 that moment. An inference is forgotten whole, facts and marks together, when a hold or a capture
@@ -66,10 +66,11 @@ class Trimming:
     async def trim(self, *, keep_entries: int, keep_days: float, now_ms: int) -> int:
         """Trim all but the newest entries and the youngest; answers the newest that is gone."""
         with answering("trim the journal"):
-            names = ("seq", "exported", "snapshot", "trimmed")
-            found = await self._redis.hmget(self._keys.meta, *names)
+            names = ("seq", "exported", "snapshot", "trimmed", "notarised")
+            *found, logged = await self._redis.hmget(self._keys.meta, *names)
             seq, exported, snapshot, trimmed = (int(value or 0) for value in found)
-            last = min(exported - 1, snapshot - 1, seq - max(keep_entries, 1))
+            notarised = seq if logged is None else int(logged)  # None: there is no notary
+            last = min(exported - 1, snapshot - 1, notarised - 1, seq - max(keep_entries, 1))
             last = await self._last_posted_by(now_ms - int(keep_days * DAY_MS), trimmed, last)
             while trimmed < last:
                 up_to = str(min(trimmed + ENTRIES_AT_ONCE, last))

@@ -39,7 +39,7 @@ def keys_create(
         lambda keys: keys.create(role, subject, now_ms=now_ms(), organisation=organisation),
     )
     facts = {"key": secret, "id": id_of(secret), "role": role.value, "subject": subject}
-    show(as_json, facts, secret)
+    show(as_json, facts | {"organisation": organisation}, secret)
 
 
 @keys_app.command("list")
@@ -60,7 +60,7 @@ def keys_revoke(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Refuse an API key for ever, from the next request on."""
+    """Refuse an API key for ever; running gateways do a second later at most."""
     key = _with_keys(redis_url, home, lambda keys: keys.revoke(key_id, now_ms=now_ms()))
     show(as_json, _facts(key), f"the {key.role} key {key.id} of {key.subject} is revoked")
 

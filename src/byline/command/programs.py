@@ -15,7 +15,7 @@ READY_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Six consecutive loopback ports, the gateway's first."""
+    """Seven consecutive loopback ports, the gateway's first."""
 
     gateway: int
 
@@ -43,6 +43,11 @@ class Ports:
     def bookkeeper(self) -> int:
         """The bookkeeper's metrics port."""
         return self.gateway + 5
+
+    @property
+    def notary(self) -> int:
+        """The notary's metrics port."""
+        return self.gateway + 6
 
     @property
     def gateway_url(self) -> str:
@@ -74,6 +79,11 @@ class Ports:
         """Where Prometheus finds the bookkeeper."""
         return f"http://127.0.0.1:{self.bookkeeper}"
 
+    @property
+    def notary_url(self) -> str:
+        """Where Prometheus finds the notary."""
+        return f"http://127.0.0.1:{self.notary}"
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -94,7 +104,7 @@ def redis_program(home: Home, ports: Ports) -> Program:
 
 
 def programs(home: Home, ports: Ports) -> list[Program]:
-    """The engine, the worker, the ledger's two companions and the gateway, slowest first."""
+    """The engine, the worker, the ledger's three companions and the gateway, slowest first."""
     root = str(home.root.resolve())
     engine = {"BYLINE_ENGINE_HOME": root, "BYLINE_ENGINE_PORT": str(ports.engine)}
     worker = {
@@ -113,6 +123,11 @@ def programs(home: Home, ports: Ports) -> list[Program]:
         "BYLINE_BOOKKEEPER_REDIS_URL": ports.redis_url,
         "BYLINE_BOOKKEEPER_METRICS_PORT": str(ports.bookkeeper),
     }
+    notary = {
+        "BYLINE_NOTARY_HOME": root,
+        "BYLINE_NOTARY_REDIS_URL": ports.redis_url,
+        "BYLINE_NOTARY_METRICS_PORT": str(ports.notary),
+    }
     gateway = {
         "BYLINE_GATEWAY_HOME": root,
         "BYLINE_GATEWAY_PORT": str(ports.gateway),
@@ -125,6 +140,7 @@ def programs(home: Home, ports: Ports) -> list[Program]:
         _python("worker", "serving.worker", worker, f"{ports.worker_url}/healthz"),
         _python("archive", "byline.archive", archive, f"{ports.archive_url}/healthz"),
         _python("bookkeeper", "byline.bookkeeping", bookkeeper, f"{ports.bookkeeper_url}/healthz"),
+        _python("notary", "byline.notary", notary, f"{ports.notary_url}/healthz"),
         _python("gateway", "gateway", gateway, f"{ports.gateway_url}/readyz"),
     ]
 

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 PLAIN_SECONDS = 5.0  # at most one plain line of progress in this time
 
@@ -33,12 +40,25 @@ class _BarStep:
 class _PlainStep:
     def __init__(self, what: str) -> None:
         self._what = what
-        self._said = time.monotonic()
+        self._began = self._said = time.monotonic()
+        self._first: int | None = None
 
     def advance(self, done: int, total: int) -> None:
-        if time.monotonic() - self._said >= PLAIN_SECONDS:
-            self._said = time.monotonic()
-            print(f"  {self._what}: {done}/{total}", file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if self._first is None or done < self._first:  # a new part of the step counts from 0
+            self._first, self._began = done, now
+        if now - self._said >= PLAIN_SECONDS:
+            self._said = now
+            left = self._left(done, total, now)
+            print(f"  {self._what}: {done}/{total}{left}", file=sys.stderr, flush=True)
+
+    def _left(self, done: int, total: int, now: float) -> str:
+        """The time left, at the pace until now; nothing while there is no pace."""
+        assert self._first is not None
+        if done <= self._first:
+            return ""
+        seconds = (now - self._began) / (done - self._first) * (total - done)
+        return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
 
 
 class Display:
@@ -70,6 +90,7 @@ class Display:
 
     @contextmanager
     def _bar(self, what: str) -> Iterator[Step]:
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn())  # fmt: skip
         with Progress(*columns, console=self._console, transient=True) as progress:
             yield _BarStep(progress, progress.add_task(what, total=None))

@@ -165,5 +165,5 @@ def require_free_port(port: int, what: str) -> None:
         except OSError as problem:
             raise StartFailed(
                 f"port {port}, wanted for the {what}, is taken ({problem.strerror}). "
-                "Stop what uses it, or choose others with `byline up --port N` (uses N to N+5)."
+                "Stop what uses it, or choose others with `byline up --port N` (uses N to N+6)."
             ) from problem

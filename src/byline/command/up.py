@@ -77,8 +77,8 @@ def up(options: Options) -> int:
 
 
 def require_ports(ports: Ports) -> None:
-    """Raise StartFailed unless all six ports are free."""
-    for name in ("gateway", "engine", "redis", "worker", "archive", "bookkeeper"):
+    """Raise StartFailed unless all seven ports are free."""
+    for name in ("gateway", "engine", "redis", "worker", "archive", "bookkeeper", "notary"):
         require_free_port(getattr(ports, name), name)
 
 
@@ -151,6 +151,7 @@ def write_run(home: Home, ports: Ports, tree: Tree, started: list[Program]) -> N
         "worker_url": ports.worker_url,
         "archive_metrics_url": ports.archive_url,
         "bookkeeper_url": ports.bookkeeper_url,
+        "notary_url": ports.notary_url,
         "archive_url": home.archive_url,
         "ready": {program.name: program.ready_url for program in started},
         "pids": dict(tree.pids),

@@ -263,6 +263,17 @@ class Ledger:
         with answering("note what is exported"):
             await self._redis.hset(self._keys.meta, "exported", str(seq))
 
+    async def note_notarised(self, seq: int | None) -> None:
+        """Remember that the log has everything up to `seq`: trimming goes no further.
+
+        None: the ledger has no notary any more, and trimming waits for none.
+        """
+        with answering("note what is in the log"):
+            if seq is None:
+                await self._redis.hdel(self._keys.meta, "notarised")
+            else:
+                await self._redis.hset(self._keys.meta, "notarised", str(seq))
+
     async def block_payouts(self, account: str, reason: str) -> None:
         """Hold an account's payouts back until `allow_payouts`; its earnings go on."""
         _require_reason("block payouts", reason)

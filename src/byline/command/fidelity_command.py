@@ -1,0 +1,114 @@
+"""`byline fidelity`: how true attributions are on a dataset, measured by retraining.
+
+Four steps, each resumable: the design (`byline.fidelity.study`), the counterfactual runs and what
+is read off them (programs of `serving`, started here), and the figures. All files of a measurement
+lie in HOME/fidelity/<study>; the runs lie in HOME/counterfactuals and serve every measurement.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from byline.canonical import Json
+from byline.command.options import DEFAULT_HOME, DEFAULT_MODEL, HomeOption, JsonOption, ModelOption
+from byline.command.preparing import Preparation, run_program
+from byline.command.progress import Display
+from byline.errors import InvalidInput
+from byline.fidelity.study import PROFILES, Study, design, read_rows
+from byline.home import Home
+
+DESIGN_SEED = 1  # of questions, coalitions and orders
+
+
+def fidelity(
+    dataset: Annotated[Path, typer.Argument(help="Rows in our format, one JSON object a line.")],
+    profile: Annotated[str, typer.Option(help="quick (an hour on two cores) or full.")] = "quick",
+    methods: Annotated[
+        str, typer.Option(help="Only these methods, between commas; all without.")
+    ] = "",
+    processes: Annotated[
+        int | None, typer.Option(help="Runs at a time; one a core without it.", min=1)
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    model: ModelOption = DEFAULT_MODEL,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how true attributions are on a dataset, by retraining without its contributors."""
+    if profile not in PROFILES:
+        raise InvalidInput(f"there is no profile '{profile}': quick or full", param="profile")
+    wanted = _wanted(methods)
+    study = design(dataset.stem, read_rows(dataset), PROFILES[profile], DESIGN_SEED)
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Home(home).fidelity / study.reference
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.json").write_text(study.text())
+    began = time.monotonic()
+    readings = _measure(Home(home), folder, model, processes)
+    facts: dict[str, Json] = {
+        "dataset": study.reference,
+        "profile": profile,
+        "rows": len(study.rows),
+        "contributors": len(study.contributors),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    page, result = _report(study, readings, facts, wanted)
+    if not as_json:
+        print(page)
+    print(json.dumps(result))
+
+
+def _wanted(methods: str) -> list[str]:
+    from byline.fidelity.methods import COSTS
+
+    wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    for name in wanted:
+        if name not in COSTS:
+            raise InvalidInput(f"no method '{name}'; there are {', '.join(COSTS)}", param="methods")
+    return wanted
+
+
+def _measure(home: Home, folder: Path, model: str, processes: int | None) -> Path:
+    """Train and read whatever is missing; answers the readings' file."""
+    readings = folder / "readings.npz"
+    if readings.is_file():
+        return readings
+    display = Display()
+    base = Preparation(home, display, model=model, everything=False).base()
+    arguments = ["--base", base.reference, "--study", str(folder / "study.json")]
+    side_by_side = ["--processes", str(processes)] if processes else []
+    with display.step("training", "counterfactual runs") as step:
+        run_program(home, "serving.counterfactuals", [*arguments, *side_by_side], step)
+    with display.step("reading", "readings") as step:
+        run_program(home, "serving.fidelity", [*arguments, "--readings", str(readings)], step)
+    return readings
+
+
+def _report(
+    study: Study, path: Path, facts: dict[str, Json], wanted: Sequence[str]
+) -> tuple[str, dict[str, Json]]:
+    """Write report.md, picture.svg and fidelity.json beside the readings; answers page and JSON."""
+    from byline.fidelity.evaluation import choose, judge, training_figures
+    from byline.fidelity.methods import all_variants
+    from byline.fidelity.readings import read_readings
+    from byline.fidelity.report import as_json, markdown, picture
+
+    readings = read_readings(path)
+    texts = [answer["text"] for answer in json.loads(path.with_suffix(".json").read_text())]
+    variants = all_variants(study, readings, texts)
+    chosen = choose(study, readings, variants, wanted)
+    judgements = {
+        kind: judge(study, readings, variants, chosen, served=kind == "served")
+        for kind in ("served", "references")
+        if kind == "served" or not readings.is_served.all()
+    }
+    known = {**facts, "coalitions_trained": len(readings.coalitions), **training_figures(readings)}
+    page = markdown(study.name, known, judgements)
+    result: dict[str, Json] = {**known, **as_json(judgements), "folder": str(path.parent)}
+    (path.parent / "report.md").write_text(page)
+    (path.parent / "picture.svg").write_text(picture(study.name, judgements))
+    (path.parent / "fidelity.json").write_text(json.dumps(result, indent=1) + "\n")
+    return page, result

@@ -1,0 +1,135 @@
+"""An export alone makes every balance again, and no single change of it goes unseen."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from byline.verification.program import main
+from byline.verification.replay import replay
+from byline.verification.signatures import Policy
+from tests.byline.proof_changes import changed, changed_note
+from tests.byline.proof_writer import Writer, a_written_log, operation
+
+
+@pytest.fixture(scope="module")
+def log() -> Writer:
+    return a_written_log()
+
+
+def written(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_an_export_makes_every_balance_again(
+    log: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, policy = written(tmp_path / "export", log.files()), tmp_path / "policy"
+    policy.write_text(log.policy)
+    assert main(["--replay", str(folder), "--policy", str(policy), "--json"]) == 0
+    balances = json.loads(capsys.readouterr().out.splitlines()[-1])["balances"]
+    assert balances == {
+        account: str(sum(nano for _, _, nano in chain))
+        for account, chain in log.chains.items()
+        if not account.startswith(("hold:", "open:"))
+    }
+    assert len(balances) == 9
+
+
+def changes(log: Writer) -> Iterator[tuple[str, str, bytes]]:
+    """Each change of each file of an export."""
+    files = log.files()
+    openings = files["openings.jsonl"].decode().splitlines(keepends=True)
+    for at, line in enumerate(openings):
+        for place, other in changed(json.loads(line)):
+            text = json.dumps(other) + "\n"
+            changed_lines = "".join([*openings[:at], text, *openings[at + 1 :]])
+            yield f"{at}{place}", "openings.jsonl", changed_lines.encode()
+        yield f"-{at}", "openings.jsonl", "".join(openings[:at] + openings[at + 1 :]).encode()
+    for place, note in changed_note(files["checkpoint"].decode()):
+        yield place, "checkpoint", note.encode()
+    for name in files:
+        if name.startswith("tile/"):
+            data = files[name]
+            for at in range(0, len(data), 97):
+                flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+                yield f"byte {at}", name, flipped
+            yield "cut", name, data[:-1]
+
+
+@pytest.mark.slow
+def test_no_change_of_an_export_goes_unseen(tmp_path: Path) -> None:
+    """Of its first 12 entries, a key leaf and a statement: enumerated."""
+    small = Writer()
+    a_short_log(small)
+    folder, policy = written(tmp_path, small.files()), Policy(small.policy)
+    assert not replay(folder, policy)[0].failed
+    count = 0
+    for place, name, data in changes(small):
+        original = small.files()[name]
+        (folder / name).write_bytes(data)
+        if data != original:
+            assert replay(folder, policy)[0].failed, f"{name}: {place}"
+            count += 1
+        (folder / name).write_bytes(original)
+    assert count > 500
+
+
+def a_short_log(log: Writer) -> None:
+    from tests.byline.proof_writer import inference
+
+    log.add(operation(1, "deposit"), {"funding": -(10**6), "app:demo": 10**6})
+    inference(log, 1, {"alice": 333_333_333, "bob": 250_000_000})
+    log.rotate("second")
+    log.close("contrib:alice", "2026-10", 1, 1)
+
+
+def refused(tmp_path: Path, log: Writer) -> bool:
+    return bool(replay(written(tmp_path, log.files()), Policy(log.policy))[0].failed)
+
+
+def test_books_that_do_not_balance_are_found_though_rightly_signed(tmp_path: Path) -> None:
+    log = Writer()
+    log.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})
+    log.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})  # the same event
+    assert refused(tmp_path / "twice", log)
+    log = Writer(entry_hand=lambda entry: {**entry, "seq": entry["seq"] + 1})
+    log.add(operation(1, "deposit"), {})
+    assert refused(tmp_path / "gap", log)
+    log = Writer()
+    log.add(operation(1, "adjust"), {"open:x": -5, "platform": 5})
+    assert refused(tmp_path / "from nothing", log)
+    log = Writer()
+    log.add(operation(1, "deposit"), {"funding": -5, "app:demo": 5})
+    log.close("app:demo", "2026-10", 1, 1)
+    assert not refused(tmp_path / "good", log)
+
+
+def test_an_account_that_a_manifest_names_must_be_paid(tmp_path: Path) -> None:
+    log = Writer()
+    manifest = json.dumps({
+        "shares": [{"contributor": "a", "share_ppb": 5 * 10**8},
+                   {"contributor": "b", "share_ppb": 5 * 10**8}],
+        "unattributed_ppb": 0, "adapter_version": "x",
+    })  # fmt: skip
+    log.add(operation(1, "adjust"), {"platform": -1_000, "open:i": 1_000})
+    log.add("i/settle/0", {"open:i": -1_000, "contrib:a": 1_000}, manifest=manifest)
+    log.entries[-1].header["legs"]["root"]
+    assert not refused(tmp_path / "without shares", log)
+    log = Writer()
+    log.add(operation(1, "adjust"), {"platform": -1_000, "open:i": 1_000})
+    log.add("i/settle/0", {"open:i": -1_000, "contrib:a": 500, "contrib:c": 500},
+            manifest=manifest, shares={"contrib:a": 5 * 10**8, "contrib:c": 5 * 10**8})  # fmt: skip
+    assert refused(tmp_path / "another", log)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "openings.jsonl", "tile"])
+def test_what_is_not_there_is_said(log: Writer, tmp_path: Path, name: str) -> None:
+    files = {k: v for k, v in log.files().items() if not k.startswith(name)}
+    found, balances = replay(written(tmp_path, files), Policy(log.policy))
+    assert found.failed
+    assert not balances
