@@ -55,7 +55,7 @@ async def prompt_of(
             # Without the engine's words, which may quote the prompt.
             log.warning("the prompt of %s was not counted: %s", inference, type(problem).__name__)
             return None
-    ids = _truncated(ids, fields.get("truncate_prompt_tokens"))
+    ids = _truncated(ids, fields)
     return ids if 0 < len(ids) < context_tokens else None
 
 
@@ -66,8 +66,7 @@ def tokenize_body(question: Question, served_by: str) -> JsonObject | None:
         special = {"add_special_tokens": fields.get("add_special_tokens", True)}
         return {"model": served_by, "prompt": fields["prompt"], **special}
     given = fields.get("chat_template_kwargs") or {}
-    texts = all(_is_text(message.get("content")) for message in fields["messages"])
-    if not texts or not isinstance(given, dict):
+    if not question.is_text or not isinstance(given, dict):
         return None
     template = dict(given)
     template |= {name: fields[name] for name in TO_TEMPLATE if fields.get(name) is not None}
@@ -77,10 +76,9 @@ def tokenize_body(question: Question, served_by: str) -> JsonObject | None:
     return {"model": served_by, **body, **({"chat_template_kwargs": template} if template else {})}
 
 
-def _is_text(content: object) -> bool:
-    parts = content if isinstance(content, list) else []
-    return all(part.get("type", "text") == "text" for part in parts)
-
-
-def _truncated(ids: tuple[int, ...], most: object) -> tuple[int, ...]:
-    return ids[-most:] if type(most) is int and most > 0 else ids
+def _truncated(ids: tuple[int, ...], fields: JsonObject) -> tuple[int, ...]:
+    """As the engine cuts a prompt: the end stays, unless it was told to cut that."""
+    most = fields.get("truncate_prompt_tokens")
+    if type(most) is not int or not 0 < most < len(ids):
+        return ids
+    return ids[:most] if fields.get("truncation_side") == "right" else ids[-most:]

@@ -38,6 +38,7 @@ from gateway.wire import Question
 log = logging.getLogger("gateway")
 
 CALLERS_KEPT_MAX = 10_000  # callers without a limit that are remembered
+UNSENT_MAX = 10_000  # corrections that are kept to be sent again; others are overdue one day
 DRAIN_SECONDS = 5.0  # for the corrections of a gateway that stops
 SWEEP_SECONDS = 10.0  # between two looks for what nobody has corrected
 # After its hold's end an inference may still be on its way to the ledger: look a little later.
@@ -150,7 +151,8 @@ class Admissions:
             log.warning("what %s took from its quotas is corrected later: %s", inference, problem)
 
     async def _correct(self, inference: str, correction: Correction) -> None:
-        self._unsent[inference] = correction  # until it was answered
+        if len(self._unsent) < UNSENT_MAX:
+            self._unsent[inference] = correction  # until it was answered
         await self._quotas.correct(
             inference,
             correction.scopes,
@@ -223,7 +225,8 @@ def refusal_text(caller: Caller, refused: Refused) -> str:
     )
     text = f"Limit reached for {whose} on {name}: limit {limit}, used {used}, requested {wanted}."
     if refused.wait_ms is None:
-        return f"{text} It can never fit: ask for fewer tokens with max_tokens."
+        advice = "ask for fewer tokens with max_tokens" if refused.limit else "nothing may be used"
+        return f"{text} It can never fit: {advice}."
     return f"{text} Please try again in {duration(refused.wait_ms)}."
 
 

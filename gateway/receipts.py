@@ -47,7 +47,10 @@ async def _found(
     for ledger in shards.ledgers.values():
         standing = await ledger.standing(inference)
         if standing is not None:
-            return standing if payer in (None, standing.application) else None
+            if payer not in (None, standing.application):
+                return None
+            # It may have been captured since it was looked for: then it has a record now.
+            return standing if standing.state != "captured" else await ledger.inference(inference)
     return None
 
 

@@ -37,12 +37,14 @@ def structured_param(fields: JsonObject) -> str | None:
 def explained(problem: EngineError, question: Question, *, came: bool = False) -> EngineError:
     """The engine's failure, as the client's where it is about the grammar that it asked for.
 
-    `came` says whether a token came before.
+    It names the field as the client wrote it. `came` says whether a token came before.
     """
-    param = structured_param(question.fields)
+    structured = structured_param(question.fields)
     if isinstance(problem, EngineRefused):
-        return EngineRefused(str(problem), status=problem.status, param=_named(problem, param))
-    if isinstance(problem, GenerationFailed) and param is not None and not came:
+        param = question.written(_named(problem, structured))
+        return EngineRefused(str(problem), status=problem.status, param=param)
+    if isinstance(problem, GenerationFailed) and structured is not None and not came:
+        param = question.written(structured)
         return EngineRefused(UNCOMPILED.format(param), status=400, param=param)
     return problem
 

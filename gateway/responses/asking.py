@@ -1,6 +1,6 @@
 """A response's body as a chat: each field is translated, passed on, or refused by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,13 +14,18 @@ from gateway.wire.bodies import TOKENS_MAX
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "store": ((False,), "no response is kept; say false, or leave it out"),
     "background": ((False,), "an answer is given in the reply to its request"),
+    "background_options": ((), "an answer is given in the reply to its request"),
     "previous_response_id": ((), "no response is kept: send the whole conversation as 'input'"),
     "conversation": ((), "no conversation is kept: send it as 'input'"),
+    "context_management": ((), "a conversation that is too long is refused, not shortened"),
     "prompt": ((), "no prompt templates are kept"),
     "include": (([],), "nothing more can be included"),
+    "image": ((), "an answer is text"),
     "max_tool_calls": ((), "Byline runs no tools itself"),
+    "moderation": ((), "Byline moderates nothing"),
+    "access_programs": ((), "there are none"),
     "service_tier": (("auto", "default"), "there is one tier"),
-    "stream_options": (({},), "streams have no options here"),
+    "stream_options": (({}, {"include_obfuscation": False}), "streams have no options here"),
     "top_logprobs": ((0,), "log-probabilities are given by /v1/chat/completions"),
     "truncation": (("disabled",), "a conversation that is too long is refused, not cut"),
     # Chats have these; here they would mean something else than what is charged.
@@ -36,6 +41,12 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 }
 TRANSLATED = ("input", "instructions", "max_output_tokens", "text", "tools", "tool_choice",
               "reasoning", "metadata")  # fmt: skip
+WRITTEN_AS = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
 
 
 class Format(BaseModel):
@@ -117,7 +128,8 @@ def read_response(raw: bytes) -> ResponseAsked:
     chat = {name: value for name, value in fields.items() if name not in TRANSLATED}
     chat = {name: value for name, value in chat.items() if name not in REFUSED}
     chat |= _translated(body)
-    return ResponseAsked(question_of(Endpoint.CHAT, chat, len(raw)), _echo(fields, body))
+    question = replace(question_of(Endpoint.CHAT, chat, len(raw)), written_as=WRITTEN_AS)
+    return ResponseAsked(question, _echo(fields, body))
 
 
 def _refuse(fields: JsonObject) -> None:
@@ -139,8 +151,8 @@ def _translated(body: ResponseBody) -> JsonObject:
         chat["tools"] = [_tool(tool) for tool in body.tools]
     if isinstance(body.tool_choice, NamedTool):
         chat["tool_choice"] = {"type": "function", "function": {"name": body.tool_choice.name}}
-    elif body.tool_choice is not None and body.tools:
-        chat["tool_choice"] = body.tool_choice
+    elif body.tool_choice is not None and (body.tools or body.tool_choice == "required"):
+        chat["tool_choice"] = body.tool_choice  # without tools the others ask for nothing
     if body.text is not None and body.text.format is not None:
         chat |= _response_format(body.text.format)
     return chat

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from byline.errors import BylineError
 from gateway.answers import objects_in
-from gateway.errors import answered, clean
+from gateway.errors import answered, told
 from gateway.presenting import Added
 from gateway.responses.replies import (
     call_item,
     finished,
     from_chat,
     item_id,
+    status_of,
     text_item,
     text_part,
 )
@@ -28,12 +29,12 @@ class Item:
     call: JsonObject | None  # call_id and name; None: a text
     pieces: list[str] = field(default_factory=list)
 
-    def done(self) -> JsonObject:
-        """The finished item."""
+    def done(self, status: str) -> JsonObject:
+        """The item as it ended."""
         whole = "".join(self.pieces)
         if self.call is None:
-            return text_item(self.id, whole)
-        return call_item(self.id, self.call["call_id"], self.call["name"], whole)
+            return text_item(self.id, whole, status)
+        return call_item(self.id, self.call["call_id"], self.call["name"], whole, status)
 
     @property
     def at(self) -> JsonObject:
@@ -72,7 +73,7 @@ class ResponsePresenter:
         sent = [*self._begin()]
         if self._item is None and not self._output:
             sent += self._open(None)
-        sent += self._close()
+        sent += self._close(status_of(self._reason))
         response = finished(self._response, self._output, self._reason, self._usage)
         sent.append(
             self._event(f"response.{response['status']}", response=self._with(response, added))
@@ -83,7 +84,7 @@ class ResponsePresenter:
         """OpenAI's `error` event."""
         param = getattr(problem, "param", None)
         code = answered(problem).code
-        return self._event("error", code=code, message=clean(str(problem)), param=param)
+        return self._event("error", code=code, message=told(problem), param=param)
 
     def _with(self, response: JsonObject, added: Added) -> JsonObject:
         return response if added is None else {**response, "byline": added}
@@ -140,7 +141,7 @@ class ResponsePresenter:
                 "response.function_call_arguments.delta", **self._item.at, delta=piece
             )
 
-    def _close(self) -> Iterator[bytes]:
+    def _close(self, status: str = "completed") -> Iterator[bytes]:
         if self._item is None:
             return
         item, self._item = self._item, None
@@ -151,8 +152,9 @@ class ResponsePresenter:
         else:
             named = {"name": item.call["name"], "arguments": whole}
             yield self._event("response.function_call_arguments.done", **item.at, **named)
-        self._output.append(item.done())
-        yield self._event("response.output_item.done", output_index=item.place, item=item.done())
+        done = item.done(status)
+        self._output.append(done)
+        yield self._event("response.output_item.done", output_index=item.place, item=done)
 
     def _event(self, kind: str, **fields: object) -> bytes:
         body = {"type": kind, "sequence_number": self._sequence, **fields}

@@ -3,6 +3,9 @@
 from byline.errors import EngineBroke
 from gateway.wire import JsonObject
 
+# Why an answer ended before its end, by the chat's finish reason.
+CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
 
 def response_object(
     response_id: str, created: int, model: str, echo: JsonObject, *, status: str = "in_progress"
@@ -25,17 +28,21 @@ def response_object(
 def finished(response: JsonObject, output: list[JsonObject], reason: str | None,
              usage: JsonObject | None) -> JsonObject:  # fmt: skip
     """The response with its output, as the chat's finish reason says that it ended."""
-    short = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(reason or "")
     return {
         **response,
-        "status": "incomplete" if short else "completed",
-        "incomplete_details": {"reason": short} if short else None,
+        "status": status_of(reason),
+        "incomplete_details": {"reason": CUT[reason]} if reason in CUT else None,
         "output": output,
         "usage": usage_fields(usage) if usage else None,
     }
 
 
-def output_of(message: JsonObject, response_id: str) -> list[JsonObject]:
+def status_of(reason: str | None) -> str:
+    """The status of a response, and of its last item, as the chat's finish reason says."""
+    return "incomplete" if reason in CUT else "completed"
+
+
+def output_of(message: JsonObject, response_id: str, reason: str | None) -> list[JsonObject]:
     """The output items of a chat's message: its text, then the functions that it calls."""
     calls = message.get("tool_calls") or []
     items: list[JsonObject] = []
@@ -51,6 +58,7 @@ def output_of(message: JsonObject, response_id: str) -> list[JsonObject]:
                 function["arguments"],
             )
         )
+    items[-1]["status"] = status_of(reason)
     return items
 
 
@@ -64,12 +72,12 @@ def text_part(text: str) -> JsonObject:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def text_item(name: str, text: str) -> JsonObject:
-    """A finished message."""
+def text_item(name: str, text: str, status: str = "completed") -> JsonObject:
+    """A message."""
     return {
         "id": name,
         "type": "message",
-        "status": "completed",
+        "status": status,
         "role": "assistant",
         "content": [text_part(text)],
     }
@@ -96,7 +104,7 @@ def usage_fields(usage: JsonObject) -> JsonObject:
     completion = usage.get("completion_tokens") or 0
     return {
         "input_tokens": usage["prompt_tokens"],
-        "input_tokens_details": {"cached_tokens": cached},
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": completion,
         "output_tokens_details": {"reasoning_tokens": reasoning},
         "total_tokens": usage["prompt_tokens"] + completion,
@@ -107,7 +115,8 @@ def from_chat(response: JsonObject, chat: JsonObject) -> JsonObject:
     """The response to a whole chat answer. Raises EngineBroke if it is none."""
     try:
         choice = chat["choices"][0]
-        output = output_of(choice["message"], response["id"])
-        return finished(response, output, choice.get("finish_reason"), chat["usage"])
+        reason = choice.get("finish_reason")
+        output = output_of(choice["message"], response["id"], reason)
+        return finished(response, output, reason, chat["usage"])
     except (KeyError, IndexError, TypeError, AttributeError) as problem:
         raise EngineBroke("The engine's answer can't be read.") from problem

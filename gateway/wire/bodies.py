@@ -3,7 +3,7 @@
 Everything else that a client sends passes on as it is, and the engine judges it.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -15,10 +15,11 @@ TOKENS_MAX = 2**31 - 1
 
 
 class StreamOptions(BaseModel):
-    """`stream_options`; anything but `include_usage` is dropped."""
+    """`stream_options`. Nothing is padded here, so `include_obfuscation` can only be declined."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
     include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
 class BylineOptions(BaseModel):
@@ -38,6 +39,9 @@ class Asked(BaseModel):
     n: int | None = Field(default=None, ge=1, le=CHOICES_MAX)
     max_tokens: int | None = Field(default=None, ge=1, le=TOKENS_MAX)
     byline: BylineOptions | None = None
+    # vLLM does not refuse what is wrong with these two: it fails, as if it were its own fault.
+    structured_outputs: JsonObject | None = None
+    top_k: int | None = Field(default=None, ge=-TOKENS_MAX, le=TOKENS_MAX)
 
     def completion_tokens_max(self) -> int | None:
         """The most tokens one choice may have, as far as the client says."""
@@ -47,9 +51,22 @@ class Asked(BaseModel):
         """The text that `auto` is routed by, if there is one."""
         raise NotImplementedError
 
-    def template_tokens_max(self) -> int:
-        """The most tokens a chat template adds around what the client sent."""
-        return TEMPLATE_TOKENS_PER_PROMPT
+    @property
+    def is_text(self) -> bool:
+        """True where the prompt is made of texts, or of token ids, and of nothing else."""
+        return True
+
+    def prompt_tokens_max(self, raw_bytes: int) -> int:
+        """The most tokens that the prompt of a body so long may have.
+
+        Each token of a byte-level vocabulary has a byte at least, and no JSON is shorter than the
+        text in it: so the body's length bounds messages and token ids alike.
+        """
+        return raw_bytes + TEMPLATE_TOKENS_PER_PROMPT
+
+    def sent(self) -> JsonObject:
+        """What the engine is sent in the place of the client's own words."""
+        return {}
 
 
 class ChatMessage(BaseModel):
@@ -58,6 +75,13 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(strict=True)
     role: str
     content: str | list[JsonObject] | None = None
+    tool_calls: Any = None
+
+    @property
+    def is_text(self) -> bool:
+        """False where a part of it is something else, as an image."""
+        parts = self.content if isinstance(self.content, list) else []
+        return all(part.get("type") == "text" for part in parts)
 
     def text(self) -> str:
         """The message's text; parts that are none (images) are left out."""
@@ -72,6 +96,9 @@ class ChatBody(Asked):
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=TOKENS_MAX)
+    tools: Any = None
+    documents: Any = None
+    chat_template_kwargs: Any = None
 
     def completion_tokens_max(self) -> int | None:
         """The larger of the two names' values: which one the engine obeys is its business."""
@@ -83,9 +110,22 @@ class ChatBody(Asked):
         users = [message for message in self.messages if message.role == "user"]
         return users[-1].text() if users else None
 
-    def template_tokens_max(self) -> int:
-        """One allowance for the prompt and one for each message."""
-        return TEMPLATE_TOKENS_PER_PROMPT + TEMPLATE_TOKENS_PER_MESSAGE * len(self.messages)
+    @property
+    def is_text(self) -> bool:
+        """False where any message is more than text."""
+        return all(message.is_text for message in self.messages)
+
+    def prompt_tokens_max(self, raw_bytes: int) -> int:
+        """The body's length, and an allowance for what a template puts around each message.
+
+        Nothing but the context bounds an image, or what a template writes anew: tools and their
+        calls with blanks and indents, documents, and what its own values switch on.
+        """
+        rewritten = self.tools or self.documents or self.chat_template_kwargs
+        if rewritten or not self.is_text or any(each.tool_calls for each in self.messages):
+            return TOKENS_MAX
+        around = TEMPLATE_TOKENS_PER_MESSAGE * len(self.messages)
+        return super().prompt_tokens_max(raw_bytes) + around
 
 
 class CompletionBody(Asked):
@@ -96,7 +136,9 @@ class CompletionBody(Asked):
     @field_validator("prompt", mode="before")
     @classmethod
     def one_prompt(cls, value: object) -> object:
-        """Refuse lists of prompts, and ids that are none."""
+        """The one prompt, also out of a list of one. Refuses several, and ids that are none."""
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+            (value,) = value
         if isinstance(value, str):
             return value
         if isinstance(value, list) and value and all(type(item) is int for item in value):
@@ -108,3 +150,7 @@ class CompletionBody(Asked):
     def route_text(self) -> str | None:
         """The prompt, where it is text."""
         return self.prompt if isinstance(self.prompt, str) else None
+
+    def sent(self) -> JsonObject:
+        """The prompt, out of its list."""
+        return {"prompt": self.prompt}

@@ -8,7 +8,9 @@ REFUSED = {
     "prompt_logprobs": "computing them can exhaust the engine's memory",
     "prompt_embeds": "a prompt without token ids can't be attributed",
     "chat_template": "a client's own template can make a prompt of any length",
+    "stream_interval": "tokens that the engine holds back would not be charged if a stream is cut",
 }
+ONE_IS_NONE = ("best_of", "stream_interval")  # of these, 1 asks for nothing
 # The gateway's to set, or nobody's: a client's values are dropped.
 STRIPPED = (
     "priority",

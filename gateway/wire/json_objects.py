@@ -1,7 +1,7 @@
 """A request body's bytes as a JSON object, and what is wrong with one as InvalidInput."""
 
 import json
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -10,15 +10,18 @@ from byline.errors import InvalidInput
 JsonObject: TypeAlias = dict[str, Any]
 
 # A union reports one error a member, with the member's type in the place: left out of `param`.
-MEMBERS = frozenset({"str", "list[dict[str,any]]"})
+MEMBERS = frozenset(
+    {"str", "list[dict[str,any]]", "literal['auto','none','required']", "NamedTool"}
+)
 
 
 def read_object(raw: bytes) -> JsonObject:
     """The object. Raises InvalidInput for anything else, also for text that is no Unicode."""
     try:
-        fields = json.loads(raw.decode(), parse_constant=_refuse_constant)
-        # A lone surrogate is valid JSON and no text: it would fail somewhere deeper.
-        json.dumps(fields, ensure_ascii=False).encode()
+        fields = json.loads(raw.decode())
+        # NaN and 1e999 are no numbers, and half a surrogate pair is no text: either would fail
+        # somewhere deeper.
+        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as problem:
         raise InvalidInput(f"The body is not valid JSON in UTF-8: {problem}.") from problem
     if not isinstance(fields, dict):
@@ -37,7 +40,3 @@ def invalid(problem: ValidationError) -> InvalidInput:
     param = ".".join(str(part) for part in first["loc"] if part not in MEMBERS)
     message = first["msg"].removeprefix("Value error, ")
     return InvalidInput(f"Invalid '{param}': {message}.", param=param)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -1,13 +1,14 @@
 """One checked question: what is held for it, what answers it, and what the engine is sent."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import ValidationError
 
 from byline.errors import InvalidInput
 from gateway.wire.bodies import Asked, ChatBody, CompletionBody
-from gateway.wire.forbidden import REFUSED, STRIPPED
+from gateway.wire.forbidden import ONE_IS_NONE, REFUSED, STRIPPED
 from gateway.wire.json_objects import JsonObject, dumped, invalid, read_object
 
 
@@ -35,9 +36,15 @@ class Question:
     shows_usage: bool  # the client asked for the usage chunk of its stream
     choices: int
     completion_tokens_max: int | None  # of one choice
-    prompt_tokens_max: int
+    prompt_tokens_max: int  # may be far above any context
+    is_text: bool  # the prompt is made of texts, or of token ids, and of nothing else
     route_text: str | None
     inline: bool = False  # the answer waits for its attribution and carries it
+    written_as: Mapping[str, str] = field(default_factory=dict)  # fields that had another name
+
+    def written(self, name: str | None) -> str | None:
+        """A field's name as the client wrote it."""
+        return name if name is None else self.written_as.get(name, name)
 
 
 def read_question(endpoint: Endpoint, raw: bytes) -> Question:
@@ -58,15 +65,14 @@ def question_of(endpoint: Endpoint, fields: JsonObject, raw_bytes: int) -> Quest
         )
     return Question(
         endpoint=endpoint,
-        fields={name: value for name, value in fields.items() if name not in STRIPPED},
+        fields={name: fields[name] for name in fields if name not in STRIPPED} | body.sent(),
         model=body.model,
         stream=bool(body.stream),
         shows_usage=bool(body.stream_options and body.stream_options.include_usage),
         choices=body.n or 1,
         completion_tokens_max=body.completion_tokens_max(),
-        # Each token of a byte-level vocabulary has a byte at least, and no JSON is shorter than
-        # the text in it: so the body's length bounds messages, tools and token ids alike.
-        prompt_tokens_max=raw_bytes + body.template_tokens_max(),
+        prompt_tokens_max=body.prompt_tokens_max(raw_bytes),
+        is_text=body.is_text,
         route_text=body.route_text(),
         inline=bool(body.byline and body.byline.attribution),
     )
@@ -88,6 +94,6 @@ def engine_body(question: Question, model: str, *, cache_salt: str) -> bytes:
 def _refuse(fields: JsonObject) -> None:
     for name, why in REFUSED.items():
         value = fields.get(name)
-        if value is None or value is False or (name == "best_of" and value == 1):
+        if value is None or value is False or (name in ONE_IS_NONE and value == 1):
             continue
         raise InvalidInput(f"'{name}' is not supported: {why}.", param=name)

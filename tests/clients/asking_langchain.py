@@ -1,7 +1,7 @@
 """Asks the gateway with LangChain's client."""
 
 import openai
-from langchain_openai import ChatOpenAI  # type: ignore[import-not-found]
+from langchain_openai import ChatOpenAI, OpenAI  # type: ignore[import-not-found]
 
 from tests.clients.said import (
     API_KEY,
@@ -91,9 +91,17 @@ def responses() -> None:
     assert answer.content[0]["text"] == WORDS
 
 
+def completions() -> None:
+    """This one always sends a list of prompts."""
+    text = OpenAI(base_url=BASE_URL, api_key=API_KEY, model="med", max_retries=0, timeout=20)
+    assert text.invoke(QUESTION) == WORDS
+    assert "".join(text.stream(QUESTION)) == WORDS
+
+
 CHECKS: list[Check] = [
     plain, streamed, usage, tools, tools_streamed, json_schema, unknown_key, unknown_model,
     bad_value, no_money, plain_async, streamed_async, responses,
+    completions,
 ]  # fmt: skip
 
 main({check.__name__: check for check in CHECKS})

@@ -45,7 +45,7 @@ class Client:
 CLIENTS = (
     Client("openai 3 (Python)", "asking_openai", None, OPENAI_PYTHON),
     Client("openai 2 (Python)", "asking_openai", OPENAI_2, OPENAI_PYTHON),
-    Client("langchain-openai", "asking_langchain", LANGCHAIN, (*ASYNC, "responses")),
+    Client("langchain-openai", "asking_langchain", LANGCHAIN, (*ASYNC, "responses", "completions")),
     Client("llama-index OpenAILike", "asking_llama_index", LLAMA_INDEX, ASYNC),
     Client("openai (JavaScript)", "asking_openai.mjs", NODE, OPENAI),
     Client("AI SDK", "asking_ai_sdk.mjs", NODE),
