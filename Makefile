@@ -16,8 +16,9 @@ PORT ?= 8080
 SECONDS_OF_LOAD ?= 60
 SEED ?= 1
 MINUTES ?= 2
+DATASET ?= healthcare
 
-.PHONY: help install install-dev test-servers up once clients test check format chart load report \
+.PHONY: help install install-dev test-servers up once clients test check format chart load fidelity report \
         peers bench-gateway bench-ledger bench-rebuild bench-bytes faults faults-mutants dashboard pins clean
 
 help:  ## show this
@@ -40,11 +41,11 @@ $(DEV_STAMP): $(DEV_LISTS) $(RUN_STAMP)
 	@$(PIP) -r requirements/dev.txt
 	@rm -f $(VENV)/.dev-*; touch $@
 
-test-servers:  ## Debian's Redis 7.0 and PostgreSQL for the tests that use them (needs root)
-	@for program in redis-server redis-benchmark; do command -v $$program >/dev/null || need=1; done; \
+test-servers:  ## Debian's Redis 7.0, PostgreSQL and Chromium for the tests that use them (needs root)
+	@for program in redis-server redis-benchmark chromium; do command -v $$program >/dev/null || need=1; done; \
 	ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || need=1; \
 	[ -z "$${need:-}" ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	apt-get install -y -qq --no-install-recommends redis-server redis-tools postgresql >/dev/null; }
+	apt-get install -y -qq --no-install-recommends redis-server redis-tools postgresql chromium >/dev/null; }
 
 up: install  ## set up, then run the main job until Ctrl-C
 	@exec $(BIN)/byline up --port $(PORT)
@@ -76,6 +77,9 @@ dashboard: install-dev  ## write the Grafana dashboard anew from its code
 
 load: install-dev  ## 60 s of load against a running `byline up`
 	@$(BIN)/python -m loadtests.run --seconds $(SECONDS_OF_LOAD)
+
+fidelity: install  ## how true attributions are, by retraining: DATASET=healthcare (about an hour; goes on where it was)
+	@$(BIN)/byline fidelity $(DATASET)
 
 report: install-dev  ## who is paid for questions about whose rows, on a running `byline up`
 	@$(BIN)/python -m loadtests.asked_about

@@ -100,3 +100,23 @@ def flat_weights(model: PeftModel) -> torch.Tensor:
     """The active adapter as one vector of D numbers."""
     weights = [weight for part in lora_parts(model) for weight in part.weights]
     return torch.cat([weight.detach().flatten() for weight in weights])
+
+
+def set_flat_weights(model: PeftModel, vector: torch.Tensor) -> None:
+    """Give the active adapter the weights of a vector of D numbers."""
+    start = 0
+    with torch.no_grad():
+        for part in lora_parts(model):
+            for weight in part.weights:
+                weight.copy_(vector[start : start + weight.numel()].view_as(weight))
+                start += weight.numel()
+
+
+def saved_vector(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A saved adapter's tensors, by their names in the file, as one vector of D numbers."""
+    by_weight = get_peft_model_state_dict(
+        model, adapter_name=model.active_adapter, save_embedding_layers=False
+    )
+    places = {weight.data_ptr(): name for name, weight in by_weight.items()}
+    weights = [weight for part in lora_parts(model) for weight in part.weights]
+    return torch.cat([tensors[places[weight.data_ptr()]].flatten() for weight in weights])

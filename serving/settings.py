@@ -48,6 +48,63 @@ class EngineSettings(BaseSettings):
     )
 
 
+class AuditorSettings(BaseSettings):
+    """Each field is read from `BYLINE_AUDITOR_<NAME>`; a bad value stops the start by name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BYLINE_AUDITOR_", extra="ignore", hide_input_in_errors=True
+    )
+
+    home: Path = Field(
+        default=Path(".byline"),
+        description="The home folder: audit_plan.json, counterfactual adapters, tokens, log.",
+    )
+    redis_url: str = Field(
+        default="redis://127.0.0.1:8082/0",
+        pattern=r"^(redis|rediss|unix|cluster)://",
+        description="The Redis-protocol server, or cluster, that keeps the ledgers.",
+    )
+    ledgers: LedgerNames = Field(
+        default=("usd",),
+        description="The ledgers whose inferences are audited: their names, with commas between.",
+    )
+    ledger_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="How many replicas of that server must have an adjustment before it counts.",
+    )
+    archive_url: str = Field(
+        default="", description="The archive's SQL address. Empty: the home folder's SQLite file."
+    )
+    engine_url: str = Field(
+        default="http://127.0.0.1:8081",
+        pattern=r"^https?://",
+        description="The engine that scores; it must see the home folder's counterfactuals.",
+    )
+    at_once: int = Field(
+        default=4, ge=1, le=256, description="How many adapters are scored in one batch."
+    )
+    idle_wait_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=3_600,
+        description="How long a batch waits for the engine to have no other work.",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Where /metrics and /healthz listen."
+    )
+    metrics_port: int = Field(
+        default=8087, ge=1, le=65_535, description="The TCP port of /metrics and /healthz."
+    )
+    look_seconds: float = Field(
+        default=1.0, ge=0.05, le=600, description="How often served tokens are looked through."
+    )
+    log_level: LogLevel = Field(
+        default="INFO", description="The least severe operator log line to print."
+    )
+
+
 class WorkerSettings(BaseSettings):
     """Each field is read from `BYLINE_WORKER_<NAME>`; a bad value stops the start by name."""
 

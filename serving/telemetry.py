@@ -1,12 +1,17 @@
-"""Every metric of the attribution worker, in a registry of its own."""
+"""Every metric of the attribution worker and of the auditor, each in a registry of its own."""
+
+from collections import deque
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from byline.auditing.audit import Audit
+from byline.auditing.gauges import fidelity_of
 from byline.metric_labels import Labels
 from byline.records import Attribution
 
 SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 60.0)
 POST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+AUDITS_REMEMBERED = 200  # the newest of each adapter, for its fidelity
 LIFT_NATS = (-20.0, -5.0, 0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 
 
@@ -74,3 +79,50 @@ class WorkerMetrics:
         self.pool_nano.labels(adapter, "unattributed").inc(attribution.unattributed_nano)
         if attribution.lift_nats is not None:
             self.lift_nats.observe(attribution.lift_nats)
+
+
+class AuditorMetrics:
+    """What the auditor counts, and how far paid is from audited, by adapter."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._adapters = Labels()
+        self._audits: dict[str, deque[Audit]] = {}
+        self.audits = Counter("byline_audits", "Audited choices.", ["adapter"], registry=registry)
+        self.audit_seconds = Histogram(
+            "byline_audit_seconds", "Time of scoring one audited choice.", buckets=SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.failed = Counter(
+            "byline_audits_failed", "Drawn choices that could not be scored.", registry=registry
+        )
+        self.written_off_nano = Counter(
+            "byline_audit_written_off_nano",
+            "What audits found and the ledger refused, in nano-USD: the bias that is left.",
+            registry=registry,
+        )
+        self.fidelity = Gauge(
+            "byline_audit_fidelity",
+            "Paid against audited over the newest audits: mean and ends of the 95 % interval.",
+            ["adapter", "figure", "bound"], registry=registry,
+        )  # fmt: skip
+
+    def observe(self, audit: Audit, *, is_new: bool) -> None:
+        """One audit that is posted; one that was posted before is not counted again."""
+        if not is_new:
+            return
+        adapter = self._adapters.of((audit.paid.adapter_version or "").partition("@")[0])
+        self.audits.labels(adapter).inc()
+        known = self._audits.setdefault(adapter, deque(maxlen=AUDITS_REMEMBERED))
+        known.append(audit)
+        found = fidelity_of(known)
+        if found is None:
+            return
+        figures = {
+            "rank_correlation": found.rank_correlation,
+            "payout_error": found.payout_error,
+        }
+        for name, figure in figures.items():
+            self.fidelity.labels(adapter, name, "mean").set(figure.mean)
+            self.fidelity.labels(adapter, name, "low").set(figure.mean - figure.half_width)
+            self.fidelity.labels(adapter, name, "high").set(figure.mean + figure.half_width)

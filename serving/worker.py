@@ -13,12 +13,12 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
 
 from byline.attribution import failed
+from byline.auditing.plan import read_plan
 from byline.errors import (
     BylineError,
     KeyConflict,
@@ -88,7 +88,7 @@ class Worker:
         ledger: SettlingLedger,
         jobs: JobQueue,
         attribute: Callable[[AttributionJob], Awaitable[Attribution]],
-        served: Path,
+        forget_tokens: Callable[[AttributionJob], None],
         metrics: WorkerMetrics,
         turn: asyncio.Lock,
         retry_seconds: float = 1.0,
@@ -96,7 +96,7 @@ class Worker:
         self._ledger = ledger
         self._jobs = jobs
         self._attribute = attribute
-        self._served = served
+        self._forget_tokens = forget_tokens
         self._metrics = metrics
         self._turn = turn
         self._retry_seconds = retry_seconds
@@ -179,7 +179,7 @@ class Worker:
         record = await self._ledger.inference(job.inference)
         pending = AttributionState.PENDING
         if record is not None and all(a.state is not pending for a in record.attributions):
-            delete_served(self._served, job.inference)
+            self._forget_tokens(job)
         await self._jobs.acknowledge(job)
 
 
@@ -214,6 +214,13 @@ async def _work_connected(
 ) -> None:
     served = Home(settings.home).served
     turn = asyncio.Lock()
+    plan = read_plan(Home(settings.home).audit_plan)
+    audited = frozenset(plan.adapters if plan else ())
+
+    def forget_tokens(job: AttributionJob) -> None:
+        if job.adapter_version not in audited:  # else the auditor deletes them
+            delete_served(served, job.inference)
+
     async with AsyncExitStack() as opened:
         shards = await Shards.open(
             settings.redis_url,
@@ -233,7 +240,7 @@ async def _work_connected(
             for name, ledger in shards.ledgers.items():
                 jobs = queues[name]
                 worker = Worker(
-                    ledger, jobs, attribute, served, metrics, turn, settings.retry_seconds
+                    ledger, jobs, attribute, forget_tokens, metrics, turn, settings.retry_seconds
                 )
                 sweep = Sweep(name, ledger, jobs, metrics)
                 tasks.create_task(worker.run(stop))

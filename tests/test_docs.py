@@ -13,7 +13,7 @@ from byline.command.__main__ import app
 from byline.notary.settings import NotarySettings
 from byline.witness.settings import WitnessSettings
 from gateway.settings import GatewaySettings
-from serving.settings import EngineSettings, WorkerSettings
+from serving.settings import AuditorSettings, EngineSettings, WorkerSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -23,9 +23,15 @@ ROUTE = r'"(/(?:v1/|healthz|readyz|metrics)[^"]*)"'
 @pytest.mark.parametrize(
     "settings",
     [
-        GatewaySettings, EngineSettings, WorkerSettings, ArchiveSettings, BookkeeperSettings,
-        NotarySettings, WitnessSettings,
-    ],  # fmt: skip
+        GatewaySettings,
+        EngineSettings,
+        WorkerSettings,
+        AuditorSettings,
+        ArchiveSettings,
+        BookkeeperSettings,
+        NotarySettings,
+        WitnessSettings,
+    ],
 )
 def test_every_setting_is_in_the_operating_guide(settings: type[BaseSettings]) -> None:
     guide = (DOCS / "operating.md").read_text()

@@ -11,7 +11,7 @@ from byline.bookkeeping.gauges import BooksMetrics
 from byline.notary.metrics import NotaryMetrics
 from gateway.engines.metrics import EngineMetrics
 from gateway.telemetry import Telemetry
-from serving.telemetry import WorkerMetrics
+from serving.telemetry import AuditorMetrics, WorkerMetrics
 
 GUIDE = Path(__file__).parent.parent / "docs" / "operating.md"
 METRIC = re.compile(r"`([a-z_]+)(?:\{([a-z,]*)\})?`")
@@ -21,7 +21,9 @@ def exported() -> dict[str, tuple[str, ...]]:
     """Each metric's name, a counter's with its `_total`, and its labels."""
     gateway = Telemetry().registry
     EngineMetrics(gateway)
-    programs = (WorkerMetrics(), ArchiveMetrics(), BooksMetrics(), NotaryMetrics())
+    programs = (
+        WorkerMetrics(), AuditorMetrics(), ArchiveMetrics(), BooksMetrics(), NotaryMetrics(),
+    )  # fmt: skip
     registries = [gateway, *(program.registry for program in programs)]
     return {name: labels for registry in registries for name, labels in metrics_of(registry)}
 

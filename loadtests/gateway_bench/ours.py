@@ -68,12 +68,12 @@ def write_home(folder: Path) -> None:
     store = ArtifactStore(home.artifacts)
     recipe: dict[str, Json] = {"for": "bench"}
     with store.build("router", "router", recipe) as partial:
-        described: dict[str, Json] = {"adapters": [ADAPTER, "other"], "floor": 0.5}
+        described: dict[str, Json] = {"adapters": [ADAPTER], "floor": 0.5}
         (partial / "router.json").write_text(canonical_text(described))
         np.savez(
             partial / "weights.npz",
-            columns=np.zeros((COLUMNS, 3), np.float32), bias=np.zeros(3, np.float32),
-            words=np.array(["word"]), word_weights=np.zeros((1, 3), np.float32),
+            columns=np.zeros((COLUMNS, 2), np.float32), bias=np.zeros(2, np.float32),
+            words=np.array(["word"]), word_weights=np.zeros((1, 2), np.float32),
         )  # fmt: skip
     router = store.find("router", recipe)
     assert router is not None

@@ -41,6 +41,16 @@ class Home:
         return self.root / "fidelity"
 
     @property
+    def audit_plan(self) -> Path:
+        """Which adapter versions are audited, how often, by which counterfactual adapters."""
+        return self.root / "audit_plan.json"
+
+    @property
+    def audits(self) -> Path:
+        """The audits' records, a file a choice."""
+        return self.root / "audits"
+
+    @property
     def ledger(self) -> Path:
         """The Redis-protocol server's append-only file."""
         return self.root / "ledger"

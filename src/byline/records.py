@@ -240,6 +240,7 @@ class Adjustment:
     legs: tuple[Leg, ...]
     reason: str
     by: str  # who decided it
+    adapter_version: str | None = None  # whose attributions it corrects, if any's
 
 
 @dataclass(frozen=True, slots=True)

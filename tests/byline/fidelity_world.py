@@ -3,7 +3,7 @@
 import numpy as np
 
 from byline.fidelity.readings import Readings
-from byline.fidelity.study import Profile, Study, design
+from byline.fidelity.study import NO_DATE, Profile, Study, design
 from byline.records import Example
 
 PROFILE = Profile(6, 5, 24, 12, 6, 18, 12, 6, 2)
@@ -13,7 +13,15 @@ SIZES = {"a": 9, "b": 9, "c": 5, "d": 4, "e": 2, "f": 3}
 def made_up_rows(sizes: dict[str, int]) -> list[Example]:
     """Rows by contributor, each a word longer than the one before."""
     return [
-        Example(f"{who}-{number}", who, "", "", "", f"what is {who} {number}", "w " * (number + 2))
+        Example(
+            f"{who}-{number}",
+            who,
+            "",
+            "",
+            NO_DATE,
+            f"what is {who} {number}",
+            " ".join(f"{who}{number}{place}" for place in range(number + 2)),
+        )
         for who, size in sizes.items()
         for number in range(size)
     ]

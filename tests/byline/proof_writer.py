@@ -117,6 +117,7 @@ class Writer:
     entries: list[Written] = field(default_factory=list)
     chains: dict[str, list[tuple[Written, str, int]]] = field(default_factory=dict)
     key_leaves: list[int] = field(default_factory=list)
+    newest_alone: bool = False  # tree heads are signed by the newest key only
     # A dishonest operator's hand, before anything is hashed.
     leg_hand: Callable[[dict[str, Any]], dict[str, Any]] = lambda leg: leg
     entry_hand: Callable[[dict[str, Any]], dict[str, Any]] = lambda entry: entry
@@ -194,15 +195,17 @@ class Writer:
         ))  # fmt: skip
         self.keys.append(new)
 
-    def close(self, account: str, month: str, first: int, last: int) -> None:
-        """A statement of the account's legs `first` to `last`."""
+    def close(
+        self, account: str, month: str, first: int, last: int, *, off: int = 0, table_off: int = 0
+    ) -> None:
+        """A statement of the account's legs `first` to `last`; `off` by some nano-USD."""
         chain = self.chains[account]
-        opening = sum(nano for _, _, nano in chain[: first - 1])
+        opening = sum(nano for _, _, nano in chain[: first - 1]) + off
         mine = chain[first - 1 : last]
         closing = opening + sum(nano for _, _, nano in mine)
         table = canonical({
             "object": "statement", "v": 1, "account": account, "month": month,
-            "opening_nano": opening, "closing_nano": closing,
+            "opening_nano": opening, "closing_nano": closing + table_off,
             "lines": [{**{k: w.header[k] for k in ("seq", "key", "kind")}, "nano": nano}
                       for w, _, nano in mine],
         })  # fmt: skip
@@ -225,9 +228,8 @@ class Writer:
     def head(self, size: int | None = None, *, keys: Sequence[Signer] = ()) -> str:
         size = len(self.leaves) if size is None else size
         text = f"{ORIGIN}\n{size}\n{b64(top(self.hashes(size), node) if size else h())}\n"
-        return (
-            text + "\n" + "".join(key.line(text) for key in (*(keys or self.keys), *self.witnesses))
-        )
+        signers = keys or (self.keys[-1:] if self.newest_alone else self.keys)
+        return text + "\n" + "".join(key.line(text) for key in (*signers, *self.witnesses))
 
     def at(self, index: int) -> dict[str, Any]:
         return {"index": index, "path": [b64(each) for each in path(index, self.hashes(), node)]}
@@ -295,7 +297,7 @@ class Writer:
         return file.getvalue()
 
     def consistency(self, old: int) -> str:
-        proof = "".join(f"{b64(each)}\n" for each in subproof(old, self.hashes()))
+        proof = "".join(f"{b64(each)}\n" for each in (subproof(old, self.hashes()) if old else ()))
         return f"old {old}\n{proof}\n{self.head()}"
 
     def openings(self) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ are tested with a tiny model in tests/serving.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,6 +87,23 @@ def test_a_second_time_nothing_is_started(
     assert len(started) == begun
     assert len(printed.splitlines()) == 1
     assert list(json.loads(printed)["served"]["methods"]) == ["rows", "tangent"]
+
+
+def test_a_dataset_of_ours_is_measured_by_its_name_without_its_copies(
+    tmp_path: Path, started: list[tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = made_up_rows(SIZES)
+    copied = replace(rows[6], id="z", contributor="thief", contributed_at="2026-01-01")
+    found = SimpleNamespace(examples=(*rows, *[replace(copied, id=f"z{n}") for n in range(9)]))
+    monkeypatch.setattr(fidelity_command, "build_dataset", lambda *_, **__: None)
+    monkeypatch.setattr(fidelity_command, "read_dataset", lambda _: found)
+    monkeypatch.chdir(tmp_path)
+    home = ["--home", str(tmp_path / "home"), "--json"]
+    result = CliRunner().invoke(app, ["fidelity", "healthcare", *home])
+    study = read_study(Path(json.loads(result.stdout)["folder"]) / "study.json")
+    assert study.name == "healthcare"
+    assert study.contributors == tuple(SIZES)
+    assert len(started) == 2
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_rows_are_read_from_our_format(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in given))
     found = read_rows(path)
     assert found[0] == made_up_rows({"a": 1})[0]
-    assert (found[1].id, found[1].contributor, found[1].licence) == ("row-2", "b", "")
+    assert (found[1].id, found[1].contributor, found[1].licence) == ("row-000002", "b", "")
 
 
 @pytest.mark.parametrize(

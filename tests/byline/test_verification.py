@@ -1,5 +1,5 @@
 """What an outsider's check finds: honest files hold, a dishonest operator's don't, hostile ones end
-in a sentence; on the files of this log's own notary too, and in a folder without Byline."""
+in a sentence; and all that in a folder without Byline."""
 
 import json
 import os
@@ -14,15 +14,18 @@ from typing import Any
 
 import cryptography
 import pytest
+from typer.testing import CliRunner
 
 import byline.verification
+from byline.command.__main__ import app
 from byline.verification.program import check, main
 from byline.verification.signatures import Policy
-from tests.byline.logs import a_log
 from tests.byline.proof_writer import (
+    ADAPTER,
     ORIGIN,
     Signer,
     Writer,
+    Written,
     a_written_log,
     inference,
     operation,
@@ -42,11 +45,6 @@ def write(folder: Path, **files: str) -> list[str]:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
     return [str(folder / name) for name in files]
-
-
-def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-    return found
 
 
 def test_everything_that_an_honest_log_hands_out_holds(
@@ -162,6 +160,7 @@ def test_an_entry_that_creates_money_is_refused(tmp_path: Path, legs: dict[str, 
     ("key", "legs", "charge"),
     [
         ("hold", {"app:demo": -5, "platform": 5}, 0),
+        ("gift", {"platform": -5, "host": 5}, 0),
         ("deposit", {"funding": -5, "contrib:bob": 5}, 0),
         ("capture", {"hold:x": -5, "app:demo": 1, "platform": 4}, 5),
     ],
@@ -199,6 +198,98 @@ def test_a_payout_that_is_not_its_lines_is_refused(tmp_path: Path, decided: dict
     assert not paid(**decided)
 
 
+def test_statements_that_do_not_follow_each_other_are_refused(tmp_path: Path) -> None:
+    def good(second: tuple[int, int], **off: int) -> bool:
+        log = Writer()
+        for number in range(1, 5):
+            inference(log, number, {"alice": 333_333_333})
+        log.close(ALICE, "2026-10", 1, 2)
+        log.close(ALICE, "2026-11", *second, **off)
+        proofs, table = log.statement(ALICE, "2026-11")
+        files = write(tmp_path, one=log.statement(ALICE, "2026-10")[0], two=proofs, json=table)
+        return not check([Path(each) for each in files], Policy(log.policy)).failed
+
+    assert good((3, 4))
+    assert not good((3, 4), off=1)  # it opens with more than the one before closed with
+    assert not good((2, 4))  # a line is in both
+    assert not good((3, 4), table_off=1)  # what was handed out closes otherwise
+    assert not good((1, 0), off=1)  # money from nowhere
+
+
+def test_a_receipt_that_promised_something_else_is_shown(log: Writer, tmp_path: Path) -> None:
+    capture, other = log.entries[2], log.entries[5]
+    assert capture.manifest is not None
+    fields = {"charge": "2003", "adapter_version": "law@another"}
+    for name, promised in fields.items():
+        changed = Written(0, {**capture.header, name: promised}, [], [], [], capture.manifest)
+        receipt = log.receipt(FIRST_INFERENCE, changed, [])
+        if name == "adapter_version":
+            text = receipt.split("\n")[1].replace(ADAPTER, promised)
+            body = f"byline-receipt/v1\n{text}\n"
+            receipt = f"{body}\n{log.receipts.line(body)}"
+        files = write(tmp_path, proof=log.entry(capture, []), receipt=receipt)
+        (failed,) = check([Path(each) for each in files], Policy(log.policy)).failed
+        assert f"{promised} was promised" in failed or "2003 was promised" in failed
+    changed = Written(0, capture.header, [], [], [], other.manifest)
+    files = write(tmp_path, proof=log.entry(capture, []),
+                  receipt=log.receipt(FIRST_INFERENCE, changed, []))  # fmt: skip
+    (failed,) = check([Path(each) for each in files], Policy(log.policy)).failed
+    assert "another manifest than was promised" in failed
+
+
+SIGNED = ["", "{}", "[]", '{"v":1,"type":"gift"}', '{"v":1,"type":["key"]}', "\x00" * 9,
+          '{"v":1,"type":"manifest","key":"k","manifest":"%s"}' % ("0" * 64) + " " * 65_535,
+          '{"v":1,"type":"key","origin":"o","old":"a+b+c","new":"","signature":""}']  # fmt: skip
+
+
+@pytest.mark.parametrize("leaf", SIGNED)
+def test_a_leaf_that_is_none_is_refused_though_it_is_in_the_log(tmp_path: Path, leaf: str) -> None:
+    log = Writer(leaves=[leaf])
+    (proof,) = write(tmp_path, proof=log.proof(0, log.opening("leaf", 0)))
+    assert check([Path(proof)], Policy(log.policy)).failed
+
+
+def test_no_line_is_paid_twice(tmp_path: Path) -> None:
+    log = Writer()
+    _, settle = inference(log, 1, {"alice": 333_333_333})
+    fields = {"statement": f"{ALICE}/2026-10", "first_seq": 1, "last_seq": 3,
+              "opening_nano": 0, "lines_nano": 333, "nano": 100}  # fmt: skip
+    paid = [payout(log, number, ALICE, **fields) for number in (2, 3)]
+    proofs = [log.line(each, ALICE, show=True) for each in paid]
+    files = write(tmp_path, one=proofs[0], two=proofs[1])
+    assert not check([Path(files[0])], Policy(log.policy)).failed
+    assert check([Path(each) for each in files], Policy(log.policy)).failed
+    assert settle
+
+
+def test_a_log_that_is_not_in_the_journals_order_is_refused(tmp_path: Path) -> None:
+    def swapped(fields: dict[str, Any]) -> dict[str, Any]:
+        return {**fields, "seq": {1: 2, 2: 1}[fields["seq"]]}
+
+    log = Writer(leg_hand=swapped, entry_hand=swapped)
+    one = log.add(operation(1, "deposit"), {"funding": -5, "app:demo": 5})
+    two = log.add(operation(2, "adjust"), {"platform": -5, "host": 5})
+    files = [Path(each) for each in write(tmp_path, one=log.line(one, "app:demo"),
+                                          two=log.line(two, "host"))]  # fmt: skip
+    assert not any(check([each], Policy(log.policy)).failed for each in files)
+    assert check(files, Policy(log.policy)).failed
+
+
+def test_another_logs_tree_head_is_nothing_to_compare_with(log: Writer, tmp_path: Path) -> None:
+    key, size = Signer("other.example"), len(log.leaves)
+    root = log.head().split("\n")[2]
+    body = f"other.example\n{size}\n{root}\n"
+    other = f"{body}\n{key.line(body)}"
+    head, older, newer = write(tmp_path, head=log.head(), older=other, newer=log.consistency(0))
+    policy = Policy("\n".join(each.vkey for each in (*log.keys, key)))
+    assert not check([Path(head), Path(older)], policy).failed
+    assert check([Path(head)], policy, Path(older)).failed
+    assert not check([Path(newer)], policy).failed
+    with_path = log.consistency(30).replace("old 30", "old 0")
+    (newer,) = write(tmp_path, newer=with_path)
+    assert check([Path(newer)], policy).failed
+
+
 def test_a_fork_is_shown_with_both_tree_heads(
     log: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,9 +297,10 @@ def test_a_fork_is_shown_with_both_tree_heads(
     other.leaves = ["{}", *log.leaves[1:]]
     files = write(tmp_path, one=log.head(), two=other.head(keys=log.keys), policy=log.policy)
     assert main([*files[:2], "--policy", files[2], "--json"]) == 1
-    (said,) = result(capsys)["failed"]
-    assert "A FORK" in said
-    assert said.count(ORIGIN) == 2
+    printed = capsys.readouterr().out
+    assert "A FORK" in json.loads(printed.splitlines()[-1])["failed"][0]
+    for head in (log.head(), other.head()):
+        assert all(f"    {line}\n" in printed for line in head.split("\n")[:3])
 
 
 def test_two_tree_heads_of_one_log_are_not_taken_for_one_history(
@@ -219,17 +311,15 @@ def test_two_tree_heads_of_one_log_are_not_taken_for_one_history(
     assert check([Path(newer)], policy, Path(older)).failed
     assert any("not shown" in said for _, said in check([Path(newer), Path(older)], policy).said)
     nothing = Path(*write(tmp_path, empty=log.head(0)))
-    assert not check([Path(newer)], policy, nothing).failed
+    found = check([Path(newer), Path(older)], policy, nothing)
+    assert not found.failed
+    assert not any("one history since" in said for _, said in found.said)
 
 
 def test_a_key_that_only_the_old_one_announces_is_trusted_in_that_tree_alone(
     log: Writer, tmp_path: Path
 ) -> None:
-    class New(Writer):
-        def head(self, size: int | None = None, *, keys: Any = ()) -> str:
-            return super().head(size, keys=keys or self.keys[-1:])
-
-    made = a_written_log(New())
+    made = a_written_log(Writer(newest_alone=True))
     proof, bare = write(tmp_path, proof=made.line(made.entries[3], ALICE), bare=made.head())
     assert not check([Path(proof), Path(bare)], Policy(made.policy)).failed
     assert check([Path(bare)], Policy(made.policy)).failed
@@ -329,6 +419,18 @@ def test_a_hostile_file_ends_in_a_sentence(
     assert main([str(tmp_path), str(tmp_path / "none"), "--key", log.keys[0].vkey, "--json"]) == 1
 
 
+def test_nothing_in_a_file_begins_a_line_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = Writer()
+    written = log.add(operation(1, "adjust"), {"platform": -1, "x\nok     forged \u202e": 1})
+    (proof,) = write(tmp_path, proof=log.line(written, "x\nok     forged \u202e"))
+    assert main([proof, "--key", log.keys[0].vkey]) == 0
+    printed = capsys.readouterr().out
+    assert "\nok     forged" not in printed
+    assert "\u202e" not in printed
+
+
 def test_a_statement_that_was_handed_out_otherwise_is_refused(log: Writer, tmp_path: Path) -> None:
     proofs, _ = log.statement(ALICE, "2026-10")
     table = log.table(ALICE, "2026-10")
@@ -366,32 +468,28 @@ def test_an_outsider_needs_the_verifier_a_proof_and_a_key_and_nothing_else(
 
 
 def test_the_verifier_imports_nothing_but_python_and_cryptography() -> None:
-    """Also what the import contract would not see: a package that is no part of Byline."""
     code = (
         "import sys; before = set(sys.modules); import byline.verification.program;"
-        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+        "print(*(set(sys.modules) - before))"
     )
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    allowed = {"byline", "cryptography", *sys.stdlib_module_names, "_cffi_backend"}
-    assert {name for name in found if not name.startswith("_")} <= allowed
+    own = {name for name in found if name.startswith("byline.")}
+    assert not [name for name in own if not name.startswith("byline.verification")]
+    allowed = {"byline", "cryptography", *sys.stdlib_module_names}
+    tops = {name.partition(".")[0] for name in found}
+    assert not {name for name in tops - allowed if not name.startswith("_")}
 
 
-@pytest.mark.anyio
-async def test_the_files_of_this_logs_notary_hold(tmp_path: Path) -> None:
-    made = a_log(tmp_path)
-    await made.export()
-    await made.notarise()
-    reader = made.reader()
-    keys = "\n".join(key.verifier.text() for key in made.keys.keys)
-    files = {}
-    for text in made.journal.texts:
-        fields = json.loads(text)
-        accounts = [account for account, _ in fields["legs"]]
-        seq = fields["seq"]
-        has_manifest = fields["manifest_sha256"] is not None and fields["kind"] != "payout"
-        files[f"entry-{seq}"] = reader.entry_proof(seq, accounts, with_manifest=has_manifest)
-        files |= {f"{seq}-{n}": reader.line_proof(seq, a) for n, a in enumerate(accounts)}
-    found = check([Path(each) for each in write(tmp_path, **files)], Policy(keys))
-    assert not found.failed
-    assert len(found.entries) == len(made.journal.texts)
+def test_the_command_checks_as_the_folder_does(log: Writer, tmp_path: Path) -> None:
+    (proof,) = write(tmp_path, **{"line.tlog-proof": log.line(log.entries[3], ALICE)})
+    run = CliRunner()
+    key = ["--key", log.keys[0].vkey]
+    good = run.invoke(app, ["verify", proof, *key, "--json"])
+    assert good.exit_code == 0
+    assert json.loads(good.stdout.splitlines()[-1])["verified"] is True
+    other = ["--key", Signer(ORIGIN, 1, "other").vkey]
+    assert run.invoke(app, ["verify", proof, *other]).exit_code == 1
+    assert run.invoke(app, ["verify", "--replay", str(tmp_path), *key]).exit_code == 1
+    for words in ([proof], [*key], [proof, "--key", "x"], [proof, *key, "--replay", "."]):
+        assert run.invoke(app, ["verify", *words]).exit_code == 2

@@ -46,16 +46,9 @@ FIRST_INFERENCE = "019a0000-0000-7000-8000-000000000001"
 Case = tuple[dict[str, str], str, Callable[[str], Iterator[tuple[str, str]]]]
 
 
-class OneKey(Writer):
-    """A log whose newest tree heads are signed by its newest key alone."""
-
-    def head(self, size: int | None = None, *, keys: tuple[Signer, ...] = ()) -> str:  # type: ignore[override]
-        return super().head(size, keys=keys or (self.keys[-1],))
-
-
 @cache
 def log() -> Writer:
-    return a_written_log(OneKey())
+    return a_written_log(Writer(newest_alone=True))
 
 
 @cache
@@ -128,6 +121,20 @@ def test_no_single_change_leaves_a_proof_standing(tmp_path: Path, name: str) -> 
     assert count > 15
 
 
+def cut(source: str) -> Iterator[str]:
+    """Every beginning of a text; of many proofs, those that end near the end of a line."""
+    for end in range(len(source) - 1):
+        if not source.startswith("{") or "\n" in source[end - 1 : end + 2]:
+            yield source[:end]
+
+
+@pytest.mark.parametrize("name", [name for name in cases() if name != "older head"])
+def test_no_file_that_was_cut_off_stands(tmp_path: Path, name: str) -> None:
+    files, which, _ = cases()[name]
+    for text in cut(files[which]):
+        assert not holds(tmp_path, {**files, which: text}), len(text)
+
+
 def test_no_leaf_stands_at_anothers_place() -> None:
     made = log()
     places = [made.at(index) for index in range(len(made.leaves))]
@@ -177,7 +184,7 @@ def continued(hashes: list[bytes]) -> str:
     size = len(log().leaves)
     grown = Writer()
     longer = [*hashes, h(b"one more")]
-    grown.hashes = lambda to=None: longer[:to]  # type: ignore[method-assign,misc]
+    grown.hashes = lambda size=None: longer[:size]  # type: ignore[method-assign]
     grown.leaves = [""] * len(longer)
     path = "".join(f"{b64(each)}\n" for each in subproof(size, longer))
     return f"old {size}\n{path}\n{grown.head()}"
@@ -193,7 +200,7 @@ def test_every_truncated_log_is_found(tmp_path: Path) -> None:
 
 def test_no_file_stands_that_another_key_signed(tmp_path: Path) -> None:
     evil = Signer(ORIGIN, 1, "evil")
-    forged = a_written_log(OneKey(keys=[evil]))
+    forged = a_written_log(Writer(newest_alone=True, keys=[evil]))
     ours, files = log().entries, forged.entries
     assert ours[3].texts == files[3].texts
     proofs = {
@@ -203,7 +210,7 @@ def test_no_file_stands_that_another_key_signed(tmp_path: Path) -> None:
     }  # fmt: skip
     forged.receipts = Signer(f"{ORIGIN}/receipts", 1, "evil")
     proofs["receipt"] = forged.receipt(FIRST_INFERENCE, files[2], [files[3]])
-    forged = a_written_log(OneKey(witnesses=[Signer("w.example/1", 4, "evil")]))
+    forged = a_written_log(Writer(newest_alone=True, witnesses=[Signer("w.example/1", 4, "evil")]))
     proofs["witness"] = forged.line(forged.entries[3], BOB)
     for name, text in proofs.items():
         assert not holds(tmp_path, {name: text}), name

@@ -38,11 +38,14 @@ async def raw_engine(*answers: bytes) -> AsyncIterator[tuple[str, list[int]]]:
     """
     left = list(answers)
     requests: list[int] = []
+    served: list[asyncio.Task[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requests.append(0)
         place = len(requests) - 1
-        with suppress(asyncio.IncompleteReadError):
+        if (task := asyncio.current_task()) is not None:
+            served.append(task)
+        with suppress(asyncio.IncompleteReadError, ConnectionResetError):
             while True:
                 await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(2)
@@ -52,6 +55,8 @@ async def raw_engine(*answers: bytes) -> AsyncIterator[tuple[str, list[int]]]:
                     break
                 writer.write(answer)
         writer.close()
+        with suppress(ConnectionResetError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()[:2]
@@ -59,6 +64,7 @@ async def raw_engine(*answers: bytes) -> AsyncIterator[tuple[str, list[int]]]:
         yield f"http://{host}:{port}", requests
     finally:
         server.close()
+        await asyncio.gather(*served)
 
 
 async def test_an_idle_connection_that_was_closed_is_replaced_once() -> None:

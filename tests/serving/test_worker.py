@@ -33,7 +33,7 @@ from byline.records import (
     Usage,
     UsageSource,
 )
-from byline.served import write_served
+from byline.served import delete_served, write_served
 from serving.telemetry import WorkerMetrics
 from serving.worker import Worker
 
@@ -120,6 +120,9 @@ class Bench:
         self.attributed = 0
         self.note: Callable[[], None] = lambda: None  # is told of each attribution
 
+    def forget_tokens(self, job: AttributionJob) -> None:
+        delete_served(self.served, job.inference)
+
     async def attribute(self, job: AttributionJob) -> Attribution:
         self.attributed += 1
         self.note()
@@ -134,7 +137,7 @@ class Bench:
         self.stop.clear()
         self.jobs.claims = list(claims)
         worker = Worker(
-            self.ledger, self.jobs, self.attribute, self.served, self.metrics,
+            self.ledger, self.jobs, self.attribute, self.forget_tokens, self.metrics,
             turn or asyncio.Lock(), 0.01,
         )  # fmt: skip
         await worker.run(self.stop)

@@ -33,7 +33,7 @@ from byline.command.options import (
 from byline.command.proof_commands import proof_app
 from byline.command.running import demo_keys, run_facts, show, show_rows
 from byline.command.statement_commands import payouts_app, statements_app
-from byline.command.verification_commands import verify
+from byline.command.verification_commands import export, verify
 from byline.errors import StartFailed
 from byline.home import Home
 
@@ -57,6 +57,7 @@ app.add_typer(payouts_app, name="payouts")
 
 app.command()(fidelity)
 app.command()(verify)
+proof_app.command("export")(export)
 
 
 @app.command()

@@ -13,19 +13,26 @@ from typing import Annotated
 
 import typer
 
+from byline.artifacts import ArtifactStore
 from byline.canonical import Json
 from byline.command.options import DEFAULT_HOME, DEFAULT_MODEL, HomeOption, JsonOption, ModelOption
 from byline.command.preparing import Preparation, run_program
 from byline.command.progress import Display
+from byline.datasets import DATASETS, build_dataset, read_dataset
+from byline.datasets.copies import without_copies
 from byline.errors import InvalidInput
 from byline.fidelity.study import PROFILES, Study, design, read_rows
 from byline.home import Home
+from byline.records import Example
 
 DESIGN_SEED = 1  # of questions, coalitions and orders
 
 
 def fidelity(
-    dataset: Annotated[Path, typer.Argument(help="Rows in our format, one JSON object a line.")],
+    dataset: Annotated[
+        Path,
+        typer.Argument(help="Rows in our format, one JSON object a line; or a dataset of ours."),
+    ],
     profile: Annotated[str, typer.Option(help="quick (an hour on two cores) or full.")] = "quick",
     methods: Annotated[
         str, typer.Option(help="Only these methods, between commas; all without.")
@@ -41,8 +48,9 @@ def fidelity(
     if profile not in PROFILES:
         raise InvalidInput(f"there is no profile '{profile}': quick or full", param="profile")
     wanted = _wanted(methods)
-    study = design(dataset.stem, read_rows(dataset), PROFILES[profile], DESIGN_SEED)
     home.mkdir(parents=True, exist_ok=True)
+    rows = without_copies(_rows_of(dataset, Home(home)))
+    study = design(dataset.stem, rows, PROFILES[profile], DESIGN_SEED)
     folder = Home(home).fidelity / study.reference
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(study.text())
@@ -59,6 +67,14 @@ def fidelity(
     if not as_json:
         print(page)
     print(json.dumps(result))
+
+
+def _rows_of(dataset: Path, home: Home) -> Sequence[Example]:
+    """The file's rows; where there is no such file, all rows of our dataset of that name."""
+    if str(dataset) not in DATASETS or dataset.exists():
+        return read_rows(dataset)
+    store = ArtifactStore(home.artifacts)
+    return read_dataset(build_dataset(store, str(dataset), everything=True)).examples
 
 
 def _wanted(methods: str) -> list[str]:

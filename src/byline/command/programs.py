@@ -50,6 +50,11 @@ class Ports:
         return self.gateway + 6
 
     @property
+    def auditor(self) -> int:
+        """The auditor's metrics port, where there is an auditor."""
+        return self.gateway + 7
+
+    @property
     def gateway_url(self) -> str:
         """Where applications connect."""
         return f"http://127.0.0.1:{self.gateway}"
@@ -135,12 +140,22 @@ def programs(home: Home, ports: Ports) -> list[Program]:
         "BYLINE_GATEWAY_ENGINE_URLS": ports.engine_url,
         "BYLINE_GATEWAY_ARCHIVE_URL": home.archive_url,
     }
+    auditor = {
+        "BYLINE_AUDITOR_HOME": root,
+        "BYLINE_AUDITOR_REDIS_URL": ports.redis_url,
+        "BYLINE_AUDITOR_ENGINE_URL": ports.engine_url,
+        "BYLINE_AUDITOR_METRICS_PORT": str(ports.auditor),
+    }
+    audits = _python(
+        "auditor", "serving.auditor", auditor, f"http://127.0.0.1:{ports.auditor}/healthz"
+    )
     return [
         _python("engine", "serving.launcher", engine, f"{ports.engine_url}/health"),
         _python("worker", "serving.worker", worker, f"{ports.worker_url}/healthz"),
         _python("archive", "byline.archive", archive, f"{ports.archive_url}/healthz"),
         _python("bookkeeper", "byline.bookkeeping", bookkeeper, f"{ports.bookkeeper_url}/healthz"),
         _python("notary", "byline.notary", notary, f"{ports.notary_url}/healthz"),
+        *([audits] if home.audit_plan.is_file() else []),
         _python("gateway", "gateway", gateway, f"{ports.gateway_url}/readyz"),
     ]
 

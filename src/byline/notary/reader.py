@@ -33,7 +33,7 @@ from byline.transparency.proofs import (
     statement_opening,
     with_leaves,
 )
-from byline.transparency.tree import NodeAt, consistency, inclusion
+from byline.transparency.tree import NodeAt, consistency, inclusion, root_of
 from byline.transparency.witnessing import AddCheckpoint
 
 ROWS_AT_ONCE = 1_000
@@ -94,6 +94,16 @@ class LogReader:
             raise NotFound("the log has no tree head yet: ask again in a few seconds")
         head, _ = parse_head(checkpoint)
         return View(checkpoint, head, self._folder.nodes(head.size))
+
+    def smallest_covering(self, key: str) -> TreeHead:
+        """The smallest tree that has the entry with this key; every published head continues it.
+
+        NotFound while no published head covers it.
+        """
+        view, (index, _, _) = self.view(), self._state.entry(self.seq_of(key))
+        if index >= view.head.size:
+            raise NotFound("no published tree head covers this yet: ask again in a few seconds")
+        return TreeHead(view.head.origin, index + 1, root_of(index + 1, view.node))
 
     def entry(self, seq: int) -> LoggedEntry:
         """A journal entry with its leaf. NotFound while it has none."""

@@ -43,7 +43,10 @@ def adjust(adjustment: Adjustment, *, time_ms: int) -> Posting:
         "reason": adjustment.reason, "by": adjustment.by,
     })  # fmt: skip
     arguments = (decision, *flat(adjustment.legs))
-    return _decided("adjust", adjustment.operation, decision, arguments, time_ms=time_ms)
+    return _decided(
+        "adjust", adjustment.operation, decision, arguments, time_ms=time_ms,
+        adapter_version=adjustment.adapter_version,
+    )  # fmt: skip
 
 
 def release(release: UnattributedRelease, *, time_ms: int) -> Posting:

@@ -132,6 +132,7 @@ local function check_debt(entry_kind, account, balance)
     ['app:'] = 'its credit limit',
     ['capture_late app:'] = no_bound, -- the tokens were served
     ['adjust contrib:'] = format('%d', CONTRIBUTOR_DEBT_NANO_MAX), -- what was paid wrongly
+    ['adjust unattributed:'] = format('%d', CONTRIBUTOR_DEBT_NANO_MAX), -- what an audit owes, times 1/p
   }
   local kind = kind_of(account)
   local most = debt_max[entry_kind .. ' ' .. kind] or debt_max[kind]

@@ -1,0 +1,1 @@
+"""The audit lane: scores served answers again under counterfactual adapters, in the engine."""

@@ -1,0 +1,151 @@
+"""The auditor: draws settled inferences from the lottery and audits them in the serving engine.
+
+    python -m serving.auditor
+
+It does nothing but wait where the home has no plan of audits. One auditor an installation is
+enough; a second one would do the same work and post nothing twice.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+from pydantic import ValidationError
+
+from byline.archive.database import Archive
+from byline.auditing.plan import AuditPlan, read_plan
+from byline.errors import (
+    ArchiveUnavailable,
+    ArtifactError,
+    BylineError,
+    EngineError,
+    EngineRefused,
+    KeyConflict,
+    LedgerError,
+    LedgerFenced,
+)
+from byline.home import Home
+from byline.ledger.ledger import Ledger
+from byline.ledger.shards import Shards
+from byline.metrics_server import metrics_server
+from byline.notary.reader import LogReader
+from byline.registry import read_release
+from byline.served import INFERENCE_ID
+from serving.auditing.auditing import Auditing, Places
+from serving.auditing.engine_scoring import PREFIX, READ_SECONDS, EngineScoring
+from serving.settings import AuditorSettings
+from serving.sweeping import paused
+from serving.telemetry import AuditorMetrics
+
+logger = logging.getLogger("byline.auditor")
+
+
+async def audit(settings: AuditorSettings, metrics: AuditorMetrics) -> None:
+    """Audit until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    home = Home(settings.home)
+    plan = read_plan(home.audit_plan)
+    with metrics_server(metrics.registry, settings.metrics_host, settings.metrics_port):
+        if plan is None:
+            logger.info("%s is not there: nothing is audited", home.audit_plan)
+            await stop.wait()
+            return
+        async with AsyncExitStack() as opened:
+            await _audit_by(plan, settings, metrics, stop, opened)
+
+
+async def _audit_by(
+    plan: AuditPlan, settings: AuditorSettings, metrics: AuditorMetrics, stop: asyncio.Event,
+    opened: AsyncExitStack,
+) -> None:  # fmt: skip
+    home = Home(settings.home)
+    base_model = read_release(home.release).base_model
+    places = Places(home.served, home.counterfactuals, home.audits, base_model)
+    archive = Archive.open(settings.archive_url or home.archive_url)
+    opened.callback(archive.close)
+    shards = await Shards.open(
+        settings.redis_url, settings.ledgers, replicas=settings.ledger_replicas
+    )
+    opened.push_async_callback(shards.close)
+    client = httpx.AsyncClient(base_url=settings.engine_url, timeout=READ_SECONDS)
+    await opened.enter_async_context(client)
+    scoring = EngineScoring(
+        client, at_once=settings.at_once, idle_wait_seconds=settings.idle_wait_seconds
+    )
+    auditings = [
+        (ledger, Auditing(ledger, scoring, log_of(home, archive, name), plan, places, metrics))
+        for name, ledger in shards.ledgers.items()
+    ]
+    while not stop.is_set():
+        try:
+            await forget_unplanned(scoring, plan)
+            for ledger, auditing in auditings:
+                await look_through(ledger, auditing, places.served, stop)
+        except (LedgerError, EngineError, ArchiveUnavailable) as problem:  # all of it is done again
+            logger.warning("%s; waiting", problem)
+        await paused(stop, settings.look_seconds)
+
+
+async def look_through(
+    ledger: Ledger, auditing: Auditing, served: Path, stop: asyncio.Event
+) -> None:
+    """Bring every inference whose served tokens are kept as far as it goes, the oldest first."""
+    for inference in sorted(path.stem for path in served.glob("*.json")):
+        if stop.is_set():
+            return
+        if not INFERENCE_ID.match(inference):
+            continue
+        try:
+            await auditing.once(inference, now_ms=time.time_ns() // 1_000_000)
+        except LedgerFenced:
+            await ledger.rejoin()  # and the inference comes again at the next look
+        except (EngineRefused, ArtifactError, KeyConflict) as problem:  # the others go on
+            logger.error("the audit of %s: %s", inference, problem)  # noqa: TRY400
+
+
+def log_of(home: Home, archive: Archive, name: str) -> Callable[[str], str]:
+    """What the tickets of one ledger's inferences are made of."""
+
+    def commitment(inference: str) -> str:
+        reader = LogReader.open(home.root, archive, name=name)
+        try:
+            return reader.smallest_covering(f"{inference}/capture/0").text()
+        finally:
+            reader.close()
+
+    return commitment
+
+
+async def forget_unplanned(scoring: EngineScoring, plan: AuditPlan) -> None:
+    """Unload counterfactual adapters that the plan does not name any more."""
+    runs = {run for each in plan.adapters.values() for order in each.orders for run in order.runs}
+    for name in await scoring.loaded():
+        if name.removeprefix(PREFIX) not in runs:
+            await scoring.unload(name)
+
+
+def main() -> None:
+    """The program."""
+    try:
+        settings = AuditorSettings()
+    except ValidationError as problem:
+        sys.exit(f"the auditor's settings (BYLINE_AUDITOR_...): {problem}")
+    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        asyncio.run(audit(settings, AuditorMetrics()))
+    except BylineError as problem:
+        sys.exit(f"the auditor: {problem}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Deterministic retrainings that differ in the contributors' loss weights alone."""

@@ -1,0 +1,77 @@
+"""What is audited: the rate, and each adapter version's counterfactual adapters. One JSON file.
+
+    {"rate": "1/20", "adapters": {"healthcare@0123456789ab": {"reliability_ppb": 800000000,
+     "orders": [{"everybody": RUN, "without": {CONTRIBUTOR: RUN, ...}}, ...]}}}
+
+A RUN is the name of a folder under the home's `counterfactuals/`: an ordinary PEFT adapter. Effects
+are differenced inside one training order and averaged over orders.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from byline.auditing.lottery import parse_rate
+from byline.errors import InvalidInput, StartFailed
+from byline.limits import PPB
+
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # never a path
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One training order's runs: with everybody, and without each contributor."""
+
+    everybody: str
+    without: Mapping[str, str]
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Every run of the order."""
+        return (self.everybody, *self.without.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactuals:
+    """What one adapter version is audited by."""
+
+    orders: tuple[Order, ...]
+    reliability_ppb: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlan:
+    """What is audited, and how often."""
+
+    rate: Fraction
+    adapters: Mapping[str, Counterfactuals]
+
+
+def read_plan(path: Path) -> AuditPlan | None:
+    """The plan; None where nothing is audited. Raises StartFailed for a file that is no plan."""
+    try:
+        fields = json.loads(path.read_text())
+        adapters = {version: _adapter(each) for version, each in fields["adapters"].items()}
+        return AuditPlan(parse_rate(fields["rate"]), adapters)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidInput) as problem:
+        raise StartFailed(f"{path} is no plan of audits: {problem}") from problem
+
+
+def _adapter(fields: Mapping[str, Any]) -> Counterfactuals:
+    orders = tuple(Order(each["everybody"], dict(each["without"])) for each in fields["orders"])
+    named = {contributor for order in orders for contributor in order.without}
+    if not named or any(order.without.keys() != named for order in orders):
+        raise ValueError("each training order must have a run without every contributor")
+    for run in (run for order in orders for run in order.runs):
+        if not isinstance(run, str) or not RUN.fullmatch(run):
+            raise ValueError(f"{run!r} is no name of a run")
+    reliability = fields.get("reliability_ppb")
+    if reliability is not None and not (type(reliability) is int and 0 <= reliability <= PPB):
+        raise ValueError(f"reliability_ppb is {reliability!r}")
+    return Counterfactuals(orders, reliability)

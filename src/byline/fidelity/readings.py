@@ -1,0 +1,83 @@
+"""What was read off the models for one measurement, as a file of plain arrays.
+
+A answers (of kind served or reference), C contributors, S coalitions, O orders. All are summed
+log-probabilities of an answer's tokens, in nats, or scores of a method's variant.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byline.errors import InvalidInput
+from byline.fidelity.measures import Array
+
+SCORES, LIKENESS = "scores:", "likeness:"
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """The arrays; see the module."""
+
+    question: NDArray[np.int64]  # [A]: each answer's question, by place in the study
+    is_served: NDArray[np.bool_]  # [A]
+    tokens: NDArray[np.int64]  # [A]: completion tokens
+    row_tokens: NDArray[np.int64]  # [n]: completion tokens of each row
+    base: Array  # [A]
+    full: Array  # [O, A]
+    without: Array  # [O, A, C]
+    coalitions: Array  # [S, A]; those that are trained
+    coalition_places: NDArray[np.int64]  # [S]: of the study's coalitions
+    halved: Array  # [H, A]: contributor `halved_places[h]` at half its weight
+    halved_places: NDArray[np.int64]  # [H]
+    smoothness: Array  # [H, 2]: cosine and weighted sign agreement of the two halves
+    scores: Mapping[str, Array]  # "method/variant" -> [A, C]
+    likeness: Mapping[str, Array]  # "name" -> [A, n], not below 0
+
+    @property
+    def effects(self) -> Array:
+        """[O, A, C]: log-probability with everybody minus that without each, inside one order."""
+        result: Array = self.full[:, :, None] - self.without
+        return result
+
+
+PLAIN = (
+    "question", "is_served", "tokens", "row_tokens", "base", "full", "without", "coalitions",
+    "coalition_places", "halved", "halved_places", "smoothness",
+)  # fmt: skip
+
+
+def write_readings(path: Path, readings: Readings) -> None:
+    """Write them aside and rename."""
+    arrays = {name: getattr(readings, name) for name in PLAIN}
+    arrays |= {SCORES + name: found for name, found in readings.scores.items()}
+    arrays |= {LIKENESS + name: found for name, found in readings.likeness.items()}
+    aside = path.with_suffix(".partial.npz")
+    np.savez_compressed(aside, **arrays)
+    aside.replace(path)
+
+
+def read_readings(path: Path) -> Readings:
+    """Read them. Raises InvalidInput where the file is none."""
+    try:
+        with np.load(path) as arrays:
+            named = {name: arrays[name] for name in arrays.files}
+        return Readings(
+            **{name: named[name] for name in PLAIN},
+            scores=_under(SCORES, named),
+            likeness=_under(LIKENESS, named),
+        )
+    except (OSError, ValueError, KeyError) as problem:
+        raise InvalidInput(f"{path} holds no readings: {problem}", param="readings") from problem
+
+
+def _under(prefix: str, named: Mapping[str, Array]) -> dict[str, Array]:
+    return {name.removeprefix(prefix): found for name, found in named.items() if prefix in name}
+
+
+def tuning(count: int) -> NDArray[np.bool_]:
+    """Which of `count` answers or coalitions are for tuning: every third; the rest is the test."""
+    chosen: NDArray[np.bool_] = np.arange(count) % 3 == 0
+    return chosen

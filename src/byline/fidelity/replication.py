@@ -1,0 +1,39 @@
+"""How much of an effect comes again under another training order, and what that makes of pay.
+
+Effects are differenced inside one order (everybody minus without one), never across orders: two
+full runs of different orders differ by as much as an effect.
+"""
+
+import numpy as np
+
+from byline.fidelity.measures import Array, correlations, shares
+
+
+def reliability(effects: Array) -> float:
+    """Mean correlation of effects [orders, A, C] between two orders, all answers taken together.
+
+    Needs two orders at least; between 0 and 1 (a negative mean says that nothing replicates).
+    """
+    orders = effects.reshape(len(effects), -1)
+    pairs = [(i, j) for i in range(len(orders)) for j in range(i)]
+    each = [correlations(orders[None, i], orders[None, j])[0] for i, j in pairs]
+    return float(min(max(np.mean(each), 0.0), 1.0))
+
+
+def of_the_mean(single: float, orders: int) -> float:
+    """The reliability of a mean over several orders (Spearman and Brown's formula)."""
+    return orders * single / (1 + (orders - 1) * single)
+
+
+def shrunk_shares(effects: Array, single: float) -> Array:
+    """Shares [A, C] of the mean effect over orders, times that mean's reliability.
+
+    What is missing to 1 is `unattributed`: the part of the effect that is noise of the order.
+    """
+    result: Array = shares(effects.mean(axis=0)) * of_the_mean(single, len(effects))
+    return result
+
+
+def half_distance(left: Array, right: Array) -> float:
+    """Half the L1 distance of two mean shares, each of [A, C]."""
+    return float(np.abs(left.mean(axis=0) - right.mean(axis=0)).sum() / 2)

@@ -1,0 +1,281 @@
+"""Leaves of the log, and the legs of an entry: what each says, and what must hold of it."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from itertools import pairwise
+from types import SimpleNamespace as Fields
+from typing import NamedTuple
+
+from .reading import (
+    BOUND,
+    Convert,
+    Refused,
+    amount,
+    hash64,
+    hex32,
+    integer,
+    list_of,
+    null_or,
+    number,
+    object_of,
+    parse_json,
+    require,
+    shaped,
+    text,
+    version,
+)
+from .trees import EMPTY_ROOT, fold, root_over
+
+LEAF_BYTES_MAX, PPB, NO_LEG = 65_535, 10**9, bytes(32)
+GIVEN_BACK, UNCHAINED = ("app:", "hold:"), ("hold:", "open:")  # accounts
+KINDS = ("deposit", "hold", "capture", "capture_late", "void", "expire",
+         "settle", "refund", "adjust", "release", "payout")  # fmt: skip
+
+
+class Sums(NamedTuple):
+    """A node of legs: its hash, and what all legs below it take, give and pay."""
+
+    hash: bytes
+    debits: int
+    credits: int
+    paid: int
+
+    def hashed(self) -> bytes:
+        """The sums, as they are hashed."""
+        return b"".join(each.to_bytes(8) for each in self[1:])
+
+
+def sum_node(left: Sums, right: Sums) -> Sums:
+    """The node of legs above two others."""
+    sums = [a + b for a, b in zip(left[1:], right[1:], strict=True)]
+    require(min(*left[1:], *right[1:]) >= 0 and max(sums) < BOUND, "a sum is out of bounds")
+    hashed = left.hash + left.hashed() + right.hash + right.hashed()
+    return Sums(sha256(b"\x03" + hashed).digest(), *sums)
+
+
+def path_node(value: object) -> Sums:
+    """A sibling in a leg's path."""
+    if not isinstance(value, list) or len(value) != 4:
+        raise Refused("a leg's path can't be read")
+    return Sums(hex32(value[0]), *map(amount, value[1:]))
+
+
+NO_LEGS = Sums(EMPTY_ROOT, 0, 0, 0)
+LEAVES: dict[str, dict[str, Convert]] = {
+    "entry": {
+        "seq": number, "key": text, "kind": text, "inference": null_or(text),
+        "adapter_version": null_or(text), "time_ms": number, "policy": text, "charge": amount,
+        "manifest": null_or(hex32), "manifest_index": null_or(number),
+        "legs": object_of(count=number, root=hex32, debits=amount, credits=amount, paid=amount),
+    },
+    "manifest": {"key": text, "manifest": hex32},
+    "statement": {"month": text, "commitment": hex32},
+    "key": {"origin": text, "old": text, "new": text, "signature": text},
+}  # fmt: skip
+LEG: dict[str, Convert] = {
+    "account": text, "nano": amount, "seq": number, "n": number, "prev": hex32,
+    "ppb": null_or(number), "salt": hex32,
+}  # fmt: skip
+OPENING: dict[str, Convert] = {
+    "account": text, "month": text, "salt": hex32, "first_n": number, "last_n": number,
+    "before": hex32, "head": hex32, "opening": amount, "closing": amount, "sha256": text,
+}  # fmt: skip
+DECISION: dict[str, Convert] = {
+    "account": text, "nano": amount, "statement": text, "first_seq": number, "last_seq": number,
+    "opening_nano": amount, "lines_nano": amount, "reference": text,
+}  # fmt: skip
+TABLE: dict[str, Convert] = {
+    "account": text, "month": text, "opening_nano": integer, "closing_nano": integer,
+    "lines": list_of(object_of(seq=number, key=text, kind=text, nano=integer)),
+}  # fmt: skip
+RECEIPT: dict[str, Convert] = {
+    "v": version, "inference": text, "application": text, "model": text, "served_by": text,
+    "adapter_version": null_or(text), "policy": text, "charge": amount, "state": text,
+    "time_ms": number, "capture": object_of(key=text, manifest_sha256=hex32),
+    "settles": list_of(object_of(key=text, manifest_sha256=null_or(hex32))),
+}  # fmt: skip
+
+
+def parse_leaf(data: str) -> Fields:
+    """What a leaf says."""
+    require(len(text(data).encode()) <= LEAF_BYTES_MAX, "a leaf is too long")
+    value = parse_json(data)
+    kind = text(shaped(value, {"v": version, "type": text}).type)
+    require(kind in LEAVES, f"a leaf is of the unknown type '{kind}'")
+    return Fields(type=kind, **vars(shaped(value, LEAVES[kind])))
+
+
+def check_entry(entry: Fields, index: int) -> None:
+    """What must hold of an entry whatever its legs are."""
+    legs, what = entry.legs, f"entry {entry.seq}: "
+    require(entry.kind in KINDS, f"{what}the kind '{entry.kind}' is unknown")
+    require(entry.seq > 0, f"{what}entries are numbered from 1")
+    require(legs.debits == legs.credits, f"{what}what is credited is not what is debited")
+    require(0 <= legs.paid <= legs.credits, f"{what}more is paid than credited")
+    if entry.kind in ("capture", "capture_late"):
+        require(legs.paid == entry.charge, f"{what}what is credited to payees is not the charge")
+    else:
+        require(entry.charge == 0, f"{what}it charges, and is no capture")
+    if entry.kind in ("deposit", "hold", "void", "expire"):
+        require(legs.paid == 0, f"{what}it pays somebody")
+    has_manifest = entry.kind == "settle" and entry.manifest is not None
+    require((entry.manifest_index is not None) == has_manifest, f"{what}manifest_index is wrong")
+    if has_manifest:
+        is_before = entry.manifest_index < index
+        require(is_before, f"{what}its manifest was not logged before it was paid on")
+    if entry.kind == "settle":
+        require(legs.paid == legs.debits, f"{what}not the whole pool is paid")
+
+
+def parse_leg(source: str, entry: Fields) -> Fields:
+    """One leg of an entry, with its node; its sums follow from its text."""
+    leg = shaped(parse_json(source), LEG)
+    what = f"entry {entry.seq}, the leg of {leg.account}: "
+    require(leg.seq == entry.seq, f"{what}it is of another entry")
+    is_chained = not leg.account.startswith(UNCHAINED)
+    require((leg.n > 0) == is_chained, f"{what}its number can't be {leg.n}")
+    require((leg.prev == NO_LEG) == (leg.n <= 1), f"{what}it names a wrong leg before it")
+    credit = max(leg.nano, 0)
+    paid = 0 if leg.account.startswith(GIVEN_BACK) else credit
+    node = Sums(b"", max(-leg.nano, 0), credit, paid)
+    leg.node = node._replace(hash=sha256(b"\x02" + node.hashed() + source.encode()).digest())
+    leg.entry, leg.decision = entry, None
+    if leg.ppb is not None:
+        has_share = entry.kind == "settle" and credit and leg.ppb <= PPB
+        require(has_share, f"{what}it can't have a share")
+        is_share = abs(leg.nano * PPB - entry.legs.debits * leg.ppb) < PPB
+        require(is_share, f"{what}{leg.nano} is not {leg.ppb} ppb of {entry.legs.debits}")
+    return leg
+
+
+def shares_in(manifest: str) -> dict[str, int]:
+    """The shares that an attribution gives, by account, in ppb."""
+    share = object_of(contributor=text, share_ppb=number)
+    shape = {"shares": list_of(share), "unattributed_ppb": number, "adapter_version": text}
+    found = shaped(parse_json(manifest), shape)
+    shares = {f"contrib:{each.contributor}": each.share_ppb for each in found.shares}
+    return {**shares, f"unattributed:{found.adapter_version}": found.unattributed_ppb}
+
+
+def parse_part(value: object, entry: Fields) -> Fields:
+    """A leg of an entry: opened, or closed, with its node alone."""
+    if isinstance(value, dict) and "text" in value:
+        return parse_leg(text(value["text"]), entry)
+    closed = shaped(value, {"hash": hex32, "debits": amount, "credits": amount, "paid": amount})
+    return Fields(node=Sums(closed.hash, closed.debits, closed.credits, closed.paid), n=None)
+
+
+def opened_legs(opening: object, entry: Fields) -> list[Fields]:
+    """The legs that an opening shows, once they are shown to be the entry's."""
+    if shaped(opening, {"object": text}).object == "line":
+        shape: dict[str, Convert] = {"text": text, "index": number, "path": list_of(path_node)}
+        given = shaped(opening, {"leg": object_of(**shape)}).leg
+        parts = [parse_leg(given.text, entry)]
+        root = fold(parts[0].node, given.index, entry.legs.count, given.path, sum_node)
+    else:
+        parts = shaped(opening, {"legs": list_of(lambda part: parse_part(part, entry))}).legs
+        require(len(parts) == entry.legs.count, f"entry {entry.seq} has other legs")
+        root = root_over([part.node for part in parts] or [NO_LEGS], sum_node)
+    legs = [part for part in parts if part.n is not None]
+    stated = Sums(entry.legs.root, entry.legs.debits, entry.legs.credits, entry.legs.paid)
+    require(root == stated, f"entry {entry.seq}: its leaf says something else of its legs")
+    shared = sum(leg.ppb or 0 for leg in legs)
+    require(shared <= PPB, f"entry {entry.seq} shares out more than all there is")
+    return legs
+
+
+def check_manifest(opening: object, entry: Fields) -> bytes | None:
+    """A manifest that is shown must be the entry's, and say of its legs what they are."""
+    if not isinstance(opening, dict) or "manifest" not in opening:
+        return None
+    shown = shaped(opening["manifest"], {"sha256": hex32, "salt": hex32})
+    commitment = sha256(b"\x04" + shown.salt + shown.sha256).digest()
+    require(commitment == entry.manifest, f"entry {entry.seq} names another manifest")
+    entry.said.append(f"its manifest is the one with the SHA-256 {shown.sha256.hex()}")
+    if "text" in opening["manifest"]:
+        said = text(opening["manifest"]["text"])
+        require(sha256(said.encode()).digest() == shown.sha256, "a manifest's text was changed")
+        shared = [leg for leg in entry.opened if leg.ppb is not None]
+        shares = shares_in(said) if shared else {}
+        for leg in shared:
+            is_its = shares.get(leg.account) == leg.ppb
+            require(is_its, f"the manifest gives {leg.account} another share")
+        for leg in entry.opened if entry.kind == "payout" else []:
+            check_decision(leg, shaped(parse_json(said), DECISION))
+        if shared or entry.kind == "payout":
+            entry.said.append("what the manifest decides is what was posted")
+    return bytes(shown.sha256)
+
+
+def check_decision(leg: Fields, decision: Fields) -> None:
+    """A payout must be what was decided."""
+    what = f"the payout in entry {leg.entry.seq}: "
+    if leg.account == "payout":
+        require(leg.nano == decision.nano, f"{what}the decision names another amount")
+        return
+    is_its = (leg.account, -leg.nano) == (decision.account, decision.nano)
+    require(is_its, f"{what}the decision names another account or amount")
+    is_own = decision.statement.rpartition("/")[0] == leg.account
+    require(is_own, f"{what}it cites somebody else's statement")
+    in_order = 1 <= decision.first_seq <= decision.last_seq + 1 <= leg.entry.seq
+    require(in_order, f"{what}the lines that it cites can't be")
+    owed = decision.opening_nano + decision.lines_nano
+    require(owed >= decision.nano, f"{what}more is paid than is owed")
+    leg.decision = decision
+
+
+def require_manifest_before(entry: Fields, leaves: Mapping[int, Fields]) -> list[str]:
+    """A settle's manifest has its leaf before; says whether that leaf is here."""
+    if entry.manifest_index is None:
+        return []
+    leaf = leaves.get(entry.manifest_index)
+    if leaf is None:
+        return [f"(not here: the leaf of its manifest, {entry.manifest_index:,})"]
+    is_its = leaf.type == "manifest" and leaf.manifest == entry.manifest and leaf.key == entry.key
+    require(is_its, f"leaf {entry.manifest_index} is not the manifest of entry {entry.seq}")
+    return [f"its manifest is leaf {entry.manifest_index:,}: logged before it was paid on"]
+
+
+def require_chain(legs: Iterable[Fields]) -> None:
+    """Lines of one account, by their numbers: each must name the one before it."""
+    for before, leg in pairwise(legs):
+        follows = leg.n != before.n + 1 or leg.prev == before.node.hash
+        in_order = before.entry.seq < leg.entry.seq
+        require(follows and in_order, f"line {leg.n} of {leg.account} does not follow {before.n}")
+
+
+def sentences_of(entry: Fields, index: int) -> list[str]:
+    """What has been shown of an entry and its opened legs."""
+    charged = f"; the charge is {entry.charge:,}" if entry.charge else ""
+    said = [
+        f"leaf {index:,} is in the log: entry {entry.seq:,} ({entry.kind}, {entry.key})",
+        f"it debits {entry.legs.debits:,} nano-USD, credits as much, and pays "
+        f"{entry.legs.paid:,} of it{charged}",
+    ]
+    for leg in entry.opened:
+        share = f", {leg.ppb:,} parts per billion of the pool" if leg.ppb is not None else ""
+        line = f", its line {leg.n:,}" if leg.n else ""
+        said.append(f"{leg.nano:+,} nano-USD for {leg.account}{line}{share}")
+    return said
+
+
+def rows_in(source: str) -> tuple[int, list[tuple[int, str, str, int]], int]:
+    """Opening, lines and closing of a statement's CSV; a text may have an apostrophe before it."""
+    try:
+        rows = [*csv.DictReader(source.split("\r\n"), strict=True)]
+        kinds = [row["row"] for row in rows]
+        require(kinds == ["opening", *["line"] * (len(rows) - 2), "closing"], "it is no statement")
+        lines = [
+            (int(row["seq"]), row["key"].lstrip("'"), row["kind"].lstrip("'"), int(row["nano"]))
+            for row in rows[1:-1]
+        ]
+        return int(rows[0]["nano"]), lines, int(rows[-1]["nano"])
+    except (csv.Error, KeyError, TypeError, ValueError, AttributeError):
+        raise Refused("the statement's CSV can't be read") from None
+
+
+def further(opening: object) -> list[Fields]:
+    """Further leaves of the same tree, which a file brings along."""
+    found = opening.get("with", []) if isinstance(opening, dict) else []
+    return list_of(object_of(index=number, leaf=text, path=list_of(hash64)))(found)  # type: ignore[no-any-return]

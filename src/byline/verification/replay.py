@@ -1,0 +1,188 @@
+"""Computes every account's balance anew from an export: the published log, and its openings.
+
+Nothing is taken from a sum that somebody else made: each tree, chain, balance and statement is made
+again from the legs, and every settlement is held against the manifest that decided it.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace as Fields
+from typing import Any
+
+from .entries import (
+    NO_LEG,
+    OPENING,
+    PPB,
+    UNCHAINED,
+    check_entry,
+    check_manifest,
+    opened_legs,
+    parse_leaf,
+    shares_in,
+)
+from .files import Files
+from .reading import number, parse_json, require, shaped, text
+from .signatures import Policy, parse_head
+from .trees import EMPTY_ROOT, node_hash, root_over
+
+WIDTH = 256
+FILE_BYTES_MAX = 1 << 25  # of a bundle: 256 leaves of 64 KiB, and their lengths
+OPENINGS = "openings.jsonl"
+
+
+class Replay:
+    """The accounts as the log makes them, entry by entry."""
+
+    def __init__(self, folder: Path, policy: Policy) -> None:
+        self.folder = folder
+        self.files = Files(policy)
+        self.seq = 0
+        self.keys: set[str] = set()
+        self.manifests: dict[int, Fields] = {}  # leaves that no entry has paid by yet
+        self.balances: dict[str, int] = {}
+        self.chains: dict[str, list[tuple[bytes, int]]] = {}  # of each line: hash, balance after it
+        self.statements = 0
+
+    def run(self) -> None:
+        """Replay the whole export; raises Refused at the first thing that is wrong."""
+        head = parse_head((self.folder / "checkpoint").read_text("utf-8"))
+        keys = self.files.policy.keys_of(head.origin)
+        hashes: list[bytes] = []
+        openings = self._openings()
+        for index, data in enumerate(self._leaves(head.size)):
+            hashes.append(sha256(b"\x00" + data).digest())
+            leaf = parse_leaf(data.decode())
+            if leaf.type == "key":
+                self.files.rotate(head, leaf, keys)
+            elif leaf.type == "manifest":
+                self.manifests[index] = leaf
+            else:
+                opening: dict[str, object] = next(openings, {})
+                at = shaped(opening, {"index": number}).index
+                require(at == index, f"the openings have leaf {at} where {index} should be")
+                (self._entry if leaf.type == "entry" else self._statement)(leaf, index, opening)
+        require(next(openings, None) is None, "there are more openings than leaves")
+        root = root_over(hashes, node_hash) if hashes else EMPTY_ROOT
+        require(root == head.root, "the leaves are not those of the tree head")
+        self.files.trust(head, keys)
+        self._tiles(hashes)
+        total = sum(self.balances.values())
+        require(total == 0, f"all accounts together have {total} nano-USD, not 0")
+        self.files.say(
+            f"{self.seq:,} entries make the balances of {len(self.balances):,} accounts, 0 in all; "
+            f"{self.statements:,} statements agree"
+        )
+
+    def _openings(self) -> Iterator[Any]:
+        with (self.folder / OPENINGS).open(encoding="utf-8", newline="\n") as file:
+            for line in file:
+                yield parse_json(line)
+
+    def _leaves(self, size: int) -> Iterator[bytes]:
+        """The leaves' data, out of the entry bundles."""
+        for index in range(-(-size // WIDTH)):
+            width = min(size - index * WIDTH, WIDTH)
+            bundle = self._tile("entries", index, width)
+            for _ in range(width):
+                end = 2 + int.from_bytes(bundle[:2])
+                require(len(bundle) >= max(end, 2), f"entry bundle {index} is too short")
+                yield bundle[2:end]
+                bundle = bundle[end:]
+
+    def _tile(self, level: str, index: int, width: int) -> bytes:
+        """A tile's bytes; a full one stands for a partial one."""
+        name = f"{index % 1000:03}"
+        rest = index // 1000
+        while rest:
+            name, rest = f"x{rest % 1000:03}/{name}", rest // 1000
+        whole = self.folder / "tile" / level / name
+        part = whole.with_name(f"{whole.name}.p") / str(width)
+        path = part if width < WIDTH and part.is_file() else whole
+        require(path.is_file(), f"the export lacks tile {level}/{name}")
+        require(path.stat().st_size <= FILE_BYTES_MAX, f"tile {level}/{name} is too large")
+        return path.read_bytes()
+
+    def _tiles(self, hashes: list[bytes]) -> None:
+        """The published tiles are those of the leaves."""
+        level, checked = 0, 0
+        while hashes:
+            groups = [hashes[i : i + WIDTH] for i in range(0, len(hashes), WIDTH)]
+            for index, group in enumerate(groups):
+                tile = self._tile(str(level), index, len(group))[: 32 * len(group)]
+                require(tile == b"".join(group), f"tile {level}/{index} is wrong")
+                checked += 1
+            full = [group for group in groups if len(group) == WIDTH]
+            hashes, level = [root_over(group, node_hash) for group in full], level + 1
+        self.files.say(f"{checked:,} tiles are those of the leaves")
+
+    def _entry(self, entry: Fields, index: int, opening: dict[str, object]) -> None:
+        """Post one entry."""
+        what = f"entry {entry.seq}: "
+        check_entry(entry, index)
+        require(entry.seq == self.seq + 1, f"{what}it does not follow entry {self.seq}")
+        require(entry.key not in self.keys, f"{what}its event was posted before")
+        entry.said = []
+        entry.opened = opened_legs({**opening, "object": "entry"}, entry)
+        require(len(entry.opened) == entry.legs.count, f"{what}a leg is not open")
+        self._settled(entry, opening, what)
+        for leg in entry.opened:
+            self._post(leg, what)
+        self.seq = entry.seq
+        self.keys.add(entry.key)
+
+    def _settled(self, entry: Fields, opening: dict[str, object], what: str) -> None:
+        """What was decided before is what is paid."""
+        if entry.manifest is None:
+            return
+        shown = shaped(opening, {"manifest": lambda value: value}).manifest
+        check_manifest(opening, entry)
+        if entry.kind != "settle":
+            return
+        leaf = self.manifests.pop(entry.manifest_index, None)
+        is_its = leaf and (leaf.key, leaf.manifest) == (entry.key, entry.manifest)
+        require(is_its, f"{what}leaf {entry.manifest_index} is not its manifest")
+        paid = {leg.account: leg for leg in entry.opened if leg.nano > 0}
+        if any(leg.ppb is not None for leg in paid.values()):
+            is_shared = all(leg.ppb is not None for leg in paid.values())
+            require(is_shared, f"{what}one is paid without a share")
+            for account, ppb in shares_in(shaped(shown, {"text": text}).text).items():
+                is_paid = account in paid or entry.legs.debits * ppb < PPB
+                require(is_paid, f"{what}{account} has a share, and was paid nothing")
+
+    def _post(self, leg: Fields, what: str) -> None:
+        """Add a leg to its account."""
+        account = leg.account
+        balance = self.balances.get(account, 0) + leg.nano
+        self.balances[account] = balance
+        if account.startswith(UNCHAINED):
+            require(balance >= 0, f"{what}{account} gives what it does not have")
+            if balance == 0:
+                del self.balances[account]
+            return
+        chain = self.chains.setdefault(account, [])
+        follows = (leg.n, leg.prev) == (len(chain) + 1, chain[-1][0] if chain else NO_LEG)
+        require(follows, f"{what}it does not follow line {len(chain)} of {account}")
+        chain.append((leg.node.hash, balance))
+
+    def _statement(self, leaf: Fields, index: int, opening: dict[str, object]) -> None:
+        """A statement says what the account had at its beginning and at its end."""
+        source = shaped(opening, {"index": number, "opening": text}).opening
+        is_its = sha256(b"\x05" + source.encode()).digest() == leaf.commitment
+        require(is_its, f"leaf {index} is of another statement")
+        found = shaped(parse_json(source), OPENING)
+        chain = [(NO_LEG, 0), *self.chains.get(found.account, [])]
+        is_there = 1 <= found.first_n <= found.last_n + 1 <= len(chain)
+        require(is_there, f"leaf {index}: {found.account} has no such lines")
+        ends = (found.before, found.opening), (found.head, found.closing)
+        lines = chain[found.first_n - 1], chain[found.last_n]
+        what = f"leaf {index}: the statement of {found.account} for {found.month}"
+        require(ends == lines and found.month == leaf.month, f"{what} is wrong")
+        self.statements += 1
+
+
+def replay(folder: Path, policy: Policy) -> tuple[Files, dict[str, int]]:
+    """Replay an export; answers what was found, and every account's balance in nano-USD."""
+    run = Replay(folder, policy)
+    run.files.attempt(str(folder), run.run)
+    return run.files, {} if run.files.failed else run.balances
