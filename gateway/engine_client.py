@@ -4,17 +4,14 @@ Nothing is sent twice here, except on an idle connection that the engine had clo
 Whether another engine is asked is decided in `gateway.engines`.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
-
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.tracing import Trace
 
 from byline.errors import (
     AdapterUnavailable,
@@ -33,17 +30,13 @@ from byline.limits import (
     ENGINE_FIRST_TOKEN_SECONDS,
     ENGINE_IDLE_SECONDS,
 )
+from gateway.engine_http import Connections, Disconnected, Reply, Unreached
 
-# vLLM's server closes a connection that was idle for 5 seconds: let go of it first.
-KEEP_ALIVE_SECONDS = 4.0
 PROBE_SECONDS = 2.0
 LIST_SECONDS = 5.0
 LOAD_SECONDS = 120.0  # the engine reads the adapter from its disk between two of its steps
 ERROR_BYTES_MAX = 65_536
-DISCONNECTED = (aiohttp.ServerDisconnectedError, ConnectionResetError)
-UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-LISTING = aiohttp.ClientTimeout(total=LIST_SECONDS, sock_connect=LIST_SECONDS)
-LOADING = aiohttp.ClientTimeout(total=LOAD_SECONDS, sock_connect=LIST_SECONDS)
+ERROR_SECONDS = 5.0
 GENERATION_FAILED = "Internal server error"  # vLLM's text for one request, of which it lives on
 PASSED_ON = frozenset({400, 413, 422})  # the engine's judgement of what the client asked
 
@@ -74,59 +67,34 @@ class Ask:
     trace: Mapping[str, str] = field(default_factory=dict)  # headers that name the trace it is in
 
 
-@dataclass(slots=True)
-class Connection:
-    """What is known of the connection that one request went out on."""
-
-    reused: bool = True
-
-
-# The one that the request of this task goes out on.
-SENT_ON: ContextVar[Connection] = ContextVar("sent_on")
-
-
-class Connections(aiohttp.TCPConnector):
-    """A pool that notes when it makes a new connection.
-
-    aiohttp's own traces would tell too, but at the price of a dozen callbacks a request.
-    """
-
-    async def _create_connection(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
-    ) -> ResponseHandler:
-        SENT_ON.get(Connection()).reused = False
-        return await super()._create_connection(req, traces, timeout)
-
-
 class EngineStream:
     """An answer that is still coming. Closing it makes the engine stop generating."""
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
-        first: bytes = b"",
+        reply: Reply,
+        first: bytes,
         *,
+        idle_seconds: float,
         ended: Callable[[EngineError | None], None] | None = None,
     ) -> None:
-        self._response = response
+        self._reply = reply
         self.first = first  # what came with the answer's beginning
+        self._idle_seconds = idle_seconds
         self._ended = ended
         self._problem: EngineError | None = None
+        self._is_closed = False
         self.waited_seconds = 0.0
 
     async def reads(self) -> AsyncIterator[bytes]:
         """The answer's bytes as they arrive. Raises EngineBroke if they stop in the middle."""
         if self.first:
             yield self.first
-        content = self._response.content
         while True:
             started = time.perf_counter()
             try:
-                data = await content.readany()
-            except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+                data = await self._reply.read(self._idle_seconds)
+            except OSError as problem:
                 self._problem = _broke(problem, "The engine stopped in the middle of an answer.")
                 raise self._problem from problem
             finally:
@@ -137,49 +105,39 @@ class EngineStream:
 
     def close(self) -> None:
         """Give the connection back if the answer is complete, else cut it."""
-        self._response.close()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._reply.close()
         if self._ended is not None:
-            ended, self._ended = self._ended, None
-            ended(self._problem)
+            self._ended(self._problem)
 
 
 class EngineClient:
     """Talks to one engine."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, timeouts: Timeouts) -> None:
-        self._session = session
-        self._url = url.rstrip("/")
-        self._idle_seconds = timeouts.idle
-        self._streaming = aiohttp.ClientTimeout(
-            total=None, sock_connect=timeouts.connect, sock_read=timeouts.first_token
-        )
+    def __init__(self, connections: Connections, timeouts: Timeouts) -> None:
+        self._connections = connections
+        self._timeouts = timeouts
 
     @classmethod
     def open(cls, url: str, *, timeouts: Timeouts = TIMEOUTS) -> Self:
-        """A client with a pool of its own; call inside a running event loop."""
-        session = aiohttp.ClientSession(
-            connector=Connections(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=timeouts.connect, sock_read=timeouts.answer
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"accept-encoding": "identity", "content-type": "application/json"},
-        )
-        return cls(session, url, timeouts)
+        """A client with connections of its own. Raises ValueError for what is no address."""
+        return cls(Connections(url), timeouts)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._session.close()
+        """Close every idle connection."""
+        self._connections.close()
 
     async def ask(self, ask: Ask) -> bytes:
         """The engine's whole answer. Cancelling the call aborts the engine's work."""
-        response = await self._send(ask)
+        reply = await self._send(ask, self._timeouts.answer)
         try:
-            return await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            return await reply.whole(self._timeouts.answer)
+        except OSError as problem:
             raise _broke(problem, "The engine stopped in the middle of an answer.") from problem
         finally:
-            response.release()
+            reply.close()
 
     async def stream(
         self, ask: Ask, *, ended: Callable[[EngineError | None], None] | None = None
@@ -188,24 +146,21 @@ class EngineClient:
 
         `ended` is told once, when it is closed, what broke it, if anything did.
         """
-        response = await self._send(ask, self._streaming)
+        reply = await self._send(ask, self._timeouts.first_token)
         try:
-            first = await response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            response.close()
+            first = await reply.read(self._timeouts.first_token)
+        except OSError as problem:
+            reply.close()
             raise _broke(problem, "The engine stopped before its first token.") from problem
         except BaseException:
-            response.close()
+            reply.close()
             raise
-        if response.connection is not None and response.connection.protocol is not None:
-            # From here on each read is waited for as long as this; until now, for a first token.
-            response.connection.protocol.read_timeout = self._idle_seconds
-            response.connection.protocol.start_timeout()
-        return EngineStream(response, first, ended=ended)
+        # From here on each read is waited for as long as this; until now, for a first token.
+        return EngineStream(reply, first, idle_seconds=self._timeouts.idle, ended=ended)
 
     async def models(self) -> frozenset[str]:
         """The names that the engine answers to: its base model and the adapters it has loaded."""
-        body = await self._manage("GET", "models", None, LISTING)
+        body = await self._manage("GET", "models", None, LIST_SECONDS)
         try:
             return frozenset(str(model["id"]) for model in json.loads(body)["data"])
         except (ValueError, RecursionError, KeyError, TypeError) as problem:
@@ -214,90 +169,83 @@ class EngineClient:
     async def load(self, version: str, folder: Path) -> None:
         """Have an adapter loaded; its folder has the same path for the engine as for us."""
         fields = {"lora_name": version, "lora_path": str(folder)}
-        await self._manage("POST", "load_lora_adapter", fields, LOADING)
+        await self._manage("POST", "load_lora_adapter", fields, LOAD_SECONDS)
 
     async def unload(self, version: str) -> None:
         """Have the engine forget an adapter's name; its weights go when their place is needed."""
-        await self._manage("POST", "unload_lora_adapter", {"lora_name": version}, LOADING)
+        await self._manage("POST", "unload_lora_adapter", {"lora_name": version}, LOAD_SECONDS)
 
     async def probe(self) -> None:
         """Raise EngineUnavailable unless the engine says that it is well."""
-        timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
         try:
-            async with self._session.get(f"{self._url}/health", timeout=timeout) as response:
-                if response.status != 200:
-                    raise EngineUnavailable(f"The engine's health is {response.status}.")
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            raise EngineUnavailable("The engine was not reached.") from problem
+            await self._manage("GET", "health", None, PROBE_SECONDS, under="/")
+        except EngineError as problem:
+            raise EngineUnavailable(f"The engine is not well: {problem}") from problem
 
     async def _manage(
-        self, method: str, name: str, fields: object, waiting: aiohttp.ClientTimeout
+        self, method: str, name: str, fields: object, seconds: float, *, under: str = "/v1/"
     ) -> bytes:
-        """One request that is no inference. Raises like `ask`."""
+        """One request that is no inference, within so many seconds. Raises like `ask`."""
+        body = b"" if fields is None else json.dumps(fields).encode()
+        request = self._connections.request(method, under + name, body)
         try:
-            async with self._session.request(
-                method, f"{self._url}/v1/{name}", json=fields, timeout=waiting
-            ) as response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                return await response.read()
-        except UNREACHED as problem:
+            async with asyncio.timeout(seconds):
+                reply = await self._replied(request, seconds, min(seconds, LIST_SECONDS))
+                try:
+                    if reply.status != 200:
+                        raise await _refusal(reply)
+                    return await reply.whole(seconds)
+                finally:
+                    reply.close()
+        except Unreached as problem:
             raise EngineUnavailable("The engine was not reached.") from problem
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+        except OSError as problem:
             raise _broke(problem, "The engine did not answer.") from problem
 
-    async def _send(
-        self, ask: Ask, waiting: aiohttp.ClientTimeout | None = None
-    ) -> aiohttp.ClientResponse:
-        connection = Connection()
-        SENT_ON.set(connection)
+    async def _send(self, ask: Ask, seconds: float) -> Reply:
+        """The answer to it, of which the head is there within so many seconds."""
+        headers = {"x-request-id": ask.inference, **ask.trace}
+        request = self._connections.request("POST", ask.path, ask.body, headers)
         try:
-            response = await self._post(ask, waiting)
-        except EngineBroke as problem:
-            if not (connection.reused and isinstance(problem.__cause__, DISCONNECTED)):
-                raise
+            reply = await self._replied(request, seconds, self._timeouts.connect)
+        except Unreached as problem:
+            raise EngineUnavailable("The engine was not reached.") from problem
+        except OSError as problem:
+            raise _broke(problem, "The engine did not answer.") from problem
+        if reply.status != 200:
+            raise await _refusal(reply)
+        return reply
+
+    async def _replied(self, request: bytes, seconds: float, connect_seconds: float) -> Reply:
+        kept = self._connections.idle()
+        if kept is not None:
+            with suppress(Disconnected):
+                return await self._connections.ask(kept, request, seconds)
             # An idle connection that the engine closed just then. Nothing was served, and an
-            # inference is charged once however often it is asked: ask once more.
-            response = await self._post(ask, waiting)
-        if response.status != 200:
-            raise await _refusal(response)
-        return response
-
-    async def _post(
-        self, ask: Ask, waiting: aiohttp.ClientTimeout | None
-    ) -> aiohttp.ClientResponse:
-        try:
-            return await self._session.post(
-                self._url + ask.path,
-                data=ask.body,
-                headers={"x-request-id": ask.inference, **ask.trace},
-                timeout=waiting or self._session.timeout,
-            )
-        except UNREACHED as problem:
-            raise EngineUnavailable("The engine was not reached.") from problem
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            raise _broke(problem, "The engine did not answer.") from problem
+            # inference is charged once however often it is asked: ask once more, on a new one.
+        made = await self._connections.made(connect_seconds)
+        return await self._connections.ask(made, request, seconds)
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> EngineError:
+async def _refusal(reply: Reply) -> EngineError:
     """The error for an answer that is none; its text comes from the engine where it has one."""
     try:
-        body = await response.content.read(ERROR_BYTES_MAX)
-    except (aiohttp.ClientError, TimeoutError, OSError):
+        body = await reply.whole(ERROR_SECONDS, ERROR_BYTES_MAX)
+    except OSError:
         body = b""
     finally:
-        response.close()
+        reply.close()
     message, param = error_of(body)
-    if response.status in PASSED_ON:
-        return EngineRefused(message, status=response.status, param=param)
-    if response.status == 404:  # the release knows the adapter and the engine does not (yet)
+    if reply.status in PASSED_ON:
+        return EngineRefused(message, status=reply.status, param=param)
+    if reply.status == 404:  # the release knows the adapter and the engine does not (yet)
         return AdapterUnavailable(f"The engine can't take this now: {message}")
-    if response.status in (429, 503):
+    if reply.status in (429, 503):
         return EngineBusy(f"The engine can't take this now: {message}")
-    if response.status == 500:
+    if reply.status == 500:
         is_generation = message == GENERATION_FAILED
         return failure_of(message) if is_generation else RequestFailed("The engine failed.")
-    return EngineBroke(f"The engine failed with status {response.status}.")
+    return EngineBroke(f"The engine failed with status {reply.status}.")
 
 
 def _broke(problem: BaseException, message: str) -> EngineBroke:

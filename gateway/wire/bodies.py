@@ -80,8 +80,9 @@ class ChatMessage(BaseModel):
     @property
     def is_text(self) -> bool:
         """False where a part of it is something else, as an image."""
-        parts = self.content if isinstance(self.content, list) else []
-        return all(part.get("type") == "text" for part in parts)
+        if not isinstance(self.content, list):
+            return True
+        return all(part.get("type") == "text" for part in self.content)
 
     def text(self) -> str:
         """The message's text; parts that are none (images) are left out."""

@@ -154,8 +154,11 @@ class Auditing:
         """Score the served tokens under base, full and counterfactual adapters."""
         capture = record.capture
         served = read_served(self._places.served, paid.inference, capture.tokens_sha256 or "")
-        base = [self._places.base_model, capture.served_by]
-        without_all, lift_of = await self._scoring.log_probabilities(served, paid.ordinal, base)
+        read = self._scoring.log_probabilities
+        # Never the base model beside an adapter: the CPU engine then scored it, 2 times of
+        # 98, as if it were the adapter (docs/results.md).
+        (without_all,) = await read(served, paid.ordinal, [self._places.base_model])
+        (lift_of,) = await read(served, paid.ordinal, [capture.served_by])
         effects: dict[str, float] = {}
         for order in cf.orders:
             for contributor, nats in (await self._effects(served, paid.ordinal, order)).items():

@@ -138,7 +138,7 @@ class Model:
             if kind == "app":
                 if not overdraft and after < -self.limits[name]:
                     raise InsufficientFunds
-            elif kind != "contrib" or after < -contributor_debt:
+            elif kind not in ("contrib", "unattributed") or after < -contributor_debt:
                 raise LedgerRefused
         self.accounts.update(legs)
         self.entries += 1

@@ -252,7 +252,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         legs = {leg.account: leg.nano for leg in adjustment.legs}
         self.both(lambda: self.model.adjust(legs), call, lambda: call("bob"), permanent=True)
 
-    @precondition(lambda self: self.model.accounts[UNATTRIBUTED])
+    @precondition(lambda self: self.model.accounts[UNATTRIBUTED] > 0)
     @rule(percent=percents, owner=st.integers(1, 300))
     def release(self, percent: int, owner: int) -> None:
         nano = self.part(UNATTRIBUTED, percent)

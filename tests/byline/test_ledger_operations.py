@@ -136,9 +136,21 @@ async def test_a_contributor_owes_so_much_and_by_an_adjustment_alone(ledger: Led
     assert await ledger.balance("contrib:alice") == 500 - debt
 
 
-@pytest.mark.parametrize(
-    "account", ["platform", "host", "base__b", "owner__o", f"unattributed__{ADAPTER}"]
-)
+async def test_unattributed_owes_so_much_and_by_an_adjustment_alone(ledger: Ledger) -> None:
+    debt, account = CONTRIBUTOR_DEBT_NANO_MAX, f"unattributed:{ADAPTER}"
+    await adjusted(ledger, **{f"unattributed__{ADAPTER}": -debt, "platform": debt})
+    assert await ledger.balance(account) == -debt
+    more = an_adjustment(**{f"unattributed__{ADAPTER}": -1, "platform": 1})
+    await refuses(ledger, ledger.adjust(more, time_ms=NOW_MS), LedgerRefused, f"below -{debt}")
+    call = ledger.release(a_release(contrib__bob=1), time_ms=NOW_MS)
+    await refuses(ledger, call, LedgerRefused, f"{account} would fall below zero")
+    inference = await settled(ledger, unattributed=100)
+    assert await ledger.balance(account) == 100 - debt
+    await ledger.refund(a_refund(inference, 900), time_ms=NOW_MS)  # what it lacks is `refund`'s
+    assert await ledger.balance(account) == 100 - debt
+
+
+@pytest.mark.parametrize("account", ["platform", "host", "base__b", "owner__o"])
 async def test_no_other_payee_falls_below_zero(ledger: Ledger, account: str) -> None:
     await adjusted(ledger, **{account: 5, "refund": -5})
     more = an_adjustment(**{account: -6, "contrib__a": 6})

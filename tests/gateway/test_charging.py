@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -197,11 +197,11 @@ asyncio.run(serve())
 """
 
 
-@contextmanager
-def gateway_process(
+@asynccontextmanager
+async def gateway_process(
     server: RedisServer, engine_url: str, home: Path
-) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A gateway in a process of its own, and its address."""
+) -> AsyncIterator[tuple[str, "subprocess.Popen[str]"]]:
+    """A gateway in a process of its own, and its address; its engine is in this process."""
     process = subprocess.Popen(
         [sys.executable, "-c", VICTIM, server.url, engine_url, str(home)],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
@@ -209,7 +209,7 @@ def gateway_process(
     )  # fmt: skip
     with process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip(), process
+        yield (await asyncio.to_thread(process.stdout.readline)).strip(), process
         process.kill()
 
 
@@ -221,7 +221,7 @@ async def test_a_gateway_killed_while_the_ledger_is_down_leaves_its_charge_to_th
     with running_redis(server):
         await deposit(server)
         victim = gateway_process(server, engine_url, tmp_path)
-        url, process = running.enter_context(victim)
+        url, process = await running.enter_async_context(victim)
         asking = asyncio.create_task(ask(url, CHAT))
         await eventually(lambda: fake.asked)
     assert (await asking)[0] == 200
