@@ -25,9 +25,9 @@ from gateway.telemetry import Telemetry
 
 log = logging.getLogger("gateway")
 
-REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,128}$")
+REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,128}\Z")
 # W3C's `traceparent`, version 00; an all-zero trace is none.
-TRACEPARENT = re.compile(rb"^00-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
+TRACEPARENT = re.compile(rb"^00-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 class ObserveRequests:

@@ -21,7 +21,7 @@ from byline.errors import NotFound, StartFailed
 from byline.records import Release
 from byline.registry import AUTO, find_adapter
 
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")  # no version: that is one adapter's own
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")  # no version: that is one adapter's own
 WEIGHT_MAX = 1_000_000
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from byline.canonical import Json, canonical_text, digest
 from byline.errors import ArtifactError
 
-REFERENCE = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}@[0-9a-f]{12}$")
+REFERENCE = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}@[0-9a-f]{12}\Z")
 DESCRIPTION = "artifact.json"
 
 
@@ -74,7 +74,7 @@ class ArtifactStore:
         try:
             described = json.loads((folder / DESCRIPTION).read_text())
             files = {name: file_sha256(folder / name) for name in described["files"]}
-        except (OSError, ValueError, KeyError) as problem:
+        except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ArtifactError(f"{kind} {reference} can't be read: {problem}") from problem
         if files != described["files"] or digest(files) != described["sha256"]:
             raise ArtifactError(f"{kind} {reference} is not what its hash says: delete {folder}")

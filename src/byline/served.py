@@ -18,7 +18,7 @@ from byline.errors import ArtifactError
 from byline.limits import SERVED_TOKENS_DAYS_MAX
 from byline.records import ServedTokens
 
-INFERENCE_ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+INFERENCE_ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 FILE_MODE = 0o644  # the worker may be another user
 
 

@@ -55,7 +55,9 @@ def test_a_build_that_raises_leaves_nothing(store: ArtifactStore) -> None:
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("damage", ["change", "add_to_description", "remove"])
+@pytest.mark.parametrize(
+    "damage", ["change", "add_to_description", "remove", "[]", "null", '{"files": [[]]}']
+)
 def test_a_changed_artifact_is_refused_and_built_again(store: ArtifactStore, damage: str) -> None:
     artifact = built(store)
     file = artifact.path / "inner" / "text"
@@ -63,16 +65,20 @@ def test_a_changed_artifact_is_refused_and_built_again(store: ArtifactStore, dam
         file.write_text("hullo")
     elif damage == "remove":
         file.unlink()
-    else:
+    elif damage == "add_to_description":
         description = artifact.path / "artifact.json"
         description.write_text(description.read_text().replace(artifact.sha256, "0" * 64))
+    else:
+        (artifact.path / "artifact.json").write_text(damage)
     with pytest.raises(ArtifactError):
         store.open("things", artifact.reference)
     assert store.find("things", RECIPE) is None
     assert built(store) == artifact
 
 
-@pytest.mark.parametrize("reference", ["../../etc@000000000000", "thing", "thing@12", ""])
+@pytest.mark.parametrize(
+    "reference", ["../../etc@000000000000", "thing", "thing@12", "", "thing@000000000000\n"]
+)
 def test_a_reference_never_becomes_another_path(store: ArtifactStore, reference: str) -> None:
     with pytest.raises(ArtifactError, match="no artifact reference"):
         store.open("things", reference)
