@@ -277,6 +277,9 @@ def test_a_conversation_file_is_read_line_by_line() -> None:
 
 def test_evaluation_questions_are_in_no_training_text(datasets: Mapping[str, Artifact]) -> None:
     asked = json.loads(QUESTIONS.read_text())
+    near_misses = asked.pop("near_misses")
+    asked |= {f"near {adapter}": questions for adapter, questions in near_misses.items()}
+    assert set(near_misses) == set(DATASETS)
     assert all(len(questions) >= 20 for questions in asked.values())
     taught = {" ".join(content_words(text)) for text in read_background(find_background())}
     for questions in asked.values():
@@ -301,12 +304,18 @@ def test_a_share_stands_with_its_interval() -> None:
 
 def test_an_evaluation_says_what_it_measured(router: Router) -> None:
     asked = {"cybersecurity": ["An attacker overflows the buffer in memory."]}
+    jokes = ["Tell me a joke about penguins."]
     report = evaluate_router(
-        router, EvaluationTexts(asked, asked, ["Tell me a joke about penguins."]), rounds=5
+        router, EvaluationTexts(asked, asked, jokes, {"compliance": jokes}), rounds=5
     )
     right = {"right": share(1, 1), "to_base": share(0, 1)}
     assert report["held_out_completions"] == report["questions"] == {"cybersecurity": right}
     assert report["out_of_domain_to_base"] == share(1, 1)
+    assert report["near_misses_to_base"] == {"compliance": share(1, 1)}
+    assert report["sent_to"] == {
+        "questions": {"cybersecurity": {"cybersecurity": 1}},
+        "near_misses": {"compliance": {"base": 1}},
+    }
 
 
 def test_the_command_measures_the_router_of_a_release(

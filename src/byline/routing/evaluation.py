@@ -2,17 +2,19 @@
 
     python -m byline.routing.evaluation --home HOME [--questions FILE]
 
-Three kinds of text: completions of the usable rows that the training datasets left out, questions
-that a person wrote about each adapter's subject without the datasets' wording, and questions that
-are nobody's subject and must reach the base model.
+Four kinds of text: completions of the usable rows that the training datasets left out, questions
+that a person wrote about each adapter's subject without the datasets' wording, questions that are
+nobody's subject, and near misses: questions in an adapter's words about something else. The last
+two must reach the base model.
 """
 
 import argparse
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from byline.artifacts import ArtifactStore
@@ -24,17 +26,23 @@ from byline.routing import KIND, Router
 
 QUESTIONS = Path("tests/byline/routing_questions.json")
 OUT_OF_DOMAIN = "out_of_domain"
+NEAR_MISSES = "near_misses"
+BASE = "base"  # in the table of who was sent where
 TIMED_WORDS = 100
 TIMED_ROUNDS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationTexts:
-    """What a router is asked: texts by the adapter they are for; none for `out_of_domain`."""
+    """What a router is asked: texts by the adapter they are for; none for `out_of_domain`.
+
+    `near_misses` stand under the adapter that should not answer them.
+    """
 
     completions: Mapping[str, Sequence[str]]
     questions: Mapping[str, Sequence[str]]
     out_of_domain: Sequence[str]
+    near_misses: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def share(hits: int, of: int) -> dict[str, Json]:
@@ -66,6 +74,12 @@ def outcomes(router: Router, texts: Mapping[str, Sequence[str]]) -> dict[str, Js
     }
 
 
+def sent_to(router: Router, texts: Sequence[str]) -> dict[str, Json]:
+    """How many of `texts` reached each adapter, and the base model."""
+    counts = Counter(router.route(text).adapter or BASE for text in texts)
+    return {name: counts[name] for name in sorted(counts)}
+
+
 def microseconds(router: Router, texts: Sequence[str], rounds: int) -> dict[str, Json]:
     """How long one call takes on texts of TIMED_WORDS words, after a warm-up."""
     words = " ".join(texts).split()
@@ -94,6 +108,17 @@ def evaluate_router(
         "held_out_completions": outcomes(router, texts.completions),
         "questions": outcomes(router, texts.questions),
         "out_of_domain_to_base": routed_to(router, None, texts.out_of_domain),
+        "near_misses_to_base": {
+            adapter: routed_to(router, None, asked)
+            for adapter, asked in sorted(texts.near_misses.items())
+        },
+        "sent_to": {
+            kind: {adapter: sent_to(router, asked) for adapter, asked in sorted(by_adapter.items())}
+            for kind, by_adapter in (
+                ("questions", texts.questions),
+                (NEAR_MISSES, texts.near_misses),
+            )
+        },
         "microseconds": microseconds(router, timed, rounds),
     }
 
@@ -103,13 +128,13 @@ def evaluation_texts(
 ) -> EvaluationTexts:
     """The texts to ask. `trained_on` maps each adapter to the reference of its dataset."""
     asked = dict(json.loads(questions.read_text(encoding="utf-8")))
-    out_of_domain = asked.pop(OUT_OF_DOMAIN)
+    out_of_domain, near_misses = asked.pop(OUT_OF_DOMAIN), asked.pop(NEAR_MISSES)
     completions = {}
     for adapter, reference in trained_on.items():
         seen = {example.id for example in read_dataset(store.open("datasets", reference)).examples}
         everything = read_dataset(build_dataset(store, adapter, everything=True)).examples
         completions[adapter] = [e.completion for e in everything if e.id not in seen]
-    return EvaluationTexts(completions, asked, out_of_domain)
+    return EvaluationTexts(completions, asked, out_of_domain, near_misses)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
