@@ -1,6 +1,7 @@
 """No field that a client may send kills a real engine, or makes it fail: it answers or it refuses.
 
 Each field that this vLLM knows, and some it does not, has each of many values that make no sense.
+The base model answers most of them: what a specialist answers, the worker has to attribute.
 """
 
 import json
@@ -14,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from byline.registry import read_release
 from tests.end_to_end.conftest import Running
 
 pytestmark = pytest.mark.engine
 SECONDS_MAX = 60.0  # of one answer; what needs longer keeps others waiting
 AT_ONCE = 8
+SPECIALIST = "healthcare"
 ENTRY = "vllm.entrypoints.openai"
 CLASSES = {
     "/v1/chat/completions": f"{ENTRY}.chat_completion.protocol.ChatCompletionRequest",
@@ -54,7 +57,7 @@ def fields_of(name: str) -> list[str]:
 
 
 def post(running: Running, path: str, fields: dict[str, Any]) -> int:
-    body = {"model": "healthcare", "max_tokens": 2, **QUESTIONS[path], **fields}
+    body = {"max_tokens": 2, **QUESTIONS[path], **fields}
     request = urllib.request.Request(
         running.url + path,
         json.dumps(body).encode(),
@@ -73,15 +76,20 @@ def post(running: Running, path: str, fields: dict[str, Any]) -> int:
 def test_no_value_of_any_field_kills_the_engine(running: Running, path: str) -> None:
     names = [name for name in fields_of(CLASSES[path]) if name not in LEFT_OUT]
     assert len(names) > 40
+    base = read_release(running.home / "release.json").base_model
+    models = [SPECIALIST, *[base] * (len(VALUES) - 1)]
     answered: Counter[int] = Counter()
     faults: list[dict[str, Any]] = []
     with ThreadPoolExecutor(AT_ONCE) as clients:
         for name in (*names, "lora_name", "logits_processors", "unheard_of"):
-            asked = [{name: value} for value in VALUES]
+            asked = [
+                {name: value, "model": model} for value, model in zip(VALUES, models, strict=True)
+            ]
             statuses = list(clients.map(lambda fields: post(running, path, fields), asked))
             faults += [f for f, status in zip(asked, statuses, strict=True) if status >= 500]
             answered.update(statuses)
-            assert post(running, path, {}) == 200, f"after {name}"
+            assert post(running, path, {"model": base}) == 200, f"after {name}"
+    assert post(running, path, {"model": SPECIALIST}) == 200
     assert not faults
     assert min(answered[200], answered[400]) > 100, answered
     assert running.books().balanced
