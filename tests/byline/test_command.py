@@ -29,6 +29,7 @@ from byline.ledger.ledger import Ledger
 from byline.money import usd
 from byline.records import KeyRole
 from byline.redis_server import RedisServer, running_redis
+from tests.ports import free_ports
 
 SUBCOMMANDS = ("up", "down", "status", "ask", "attribution", "earnings", "datasets", "adapters",
                "train", "index", "keys", "ledger")  # fmt: skip
@@ -54,11 +55,14 @@ def test_a_second_up_in_the_same_home_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_each_of_the_four_ports_must_be_free() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(StartFailed, match=f"port {port}, wanted for the redis"):
-            require_ports(Ports(port - 2))
+def test_each_of_the_ports_must_be_free() -> None:
+    ports = Ports(free_ports(8))
+    require_ports(ports)
+    with (
+        socket.create_server(("127.0.0.1", ports.redis)),
+        pytest.raises(StartFailed, match=f"port {ports.redis}, wanted for the redis"),
+    ):
+        require_ports(ports)
 
 
 def test_too_little_disk_is_said_before_anything_is_built(tmp_path: Path) -> None:

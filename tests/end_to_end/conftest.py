@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +16,9 @@ import pytest
 
 from byline.ledger.ledger import Ledger
 from byline.records import Books
+from tests.ports import free_ports
 
+PORTS = 8  # the gateway's, and its programs' behind it
 HOME = Path(os.environ.get("BYLINE_TEST_HOME", ".byline"))
 UP_SECONDS = 1_500.0
 TREE_SECONDS = 90.0  # a graceful end of four programs, one after the other
@@ -51,19 +52,6 @@ class Running:
         return asyncio.run(check())
 
 
-def free_ports() -> int:
-    """The first of six consecutive free loopback ports."""
-    for first in range(18_000, 19_800, 7):
-        try:
-            probes = [socket.create_server(("127.0.0.1", first + offset)) for offset in range(6)]
-        except OSError:
-            continue
-        for probe in probes:
-            probe.close()
-        return first
-    raise RuntimeError("no six consecutive free ports")
-
-
 def assert_nothing_outlives_a_kill(up: subprocess.Popen[str]) -> None:
     """kill -9 `byline up`, and see its whole tree go: guardian, programs, the engine's children."""
     tree = psutil.Process(up.pid).children(recursive=True) if up.poll() is None else []
@@ -83,7 +71,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     (HOME / "artifacts").mkdir(exist_ok=True)
     (home / "artifacts").symlink_to((HOME / "artifacts").resolve())
     command = [sys.executable, "-m", "byline.command", "up", "--json", "--home", str(home),
-               "--port", str(free_ports())]  # fmt: skip
+               "--port", str(free_ports(PORTS))]  # fmt: skip
     with (home / "up.log").open("wb") as log:
         up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         watchdog = threading.Timer(UP_SECONDS, up.kill)
