@@ -24,7 +24,8 @@ from byline.command.tree import answers
 from byline.home import Home
 from byline.ledger.ledger import Ledger
 from byline.records import AttributionState, JournalEntry
-from tests.end_to_end.conftest import Running, free_ports
+from tests.end_to_end.conftest import PORTS, Running
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 READY_SECONDS = 120.0
@@ -36,7 +37,7 @@ class Stack:
 
     def __init__(self, home: Home, engine_url: str) -> None:
         self.home = home
-        self.ports = Ports(free_ports())
+        self.ports = Ports(free_ports(PORTS))
         self._programs = {p.name: p for p in programs(home, self.ports) if p.name != "engine"}
         self._programs["redis"] = redis_program(home, self.ports)
         gateway = self._programs["gateway"]
