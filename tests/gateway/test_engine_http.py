@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.engine_http import (
@@ -106,6 +106,7 @@ async def test_a_connection_that_the_engine_wants_closed_is_not_kept() -> None:
         assert connections.idle() is None
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.sampled_from([CHUNKED, SIZED]), st.data())
 async def test_however_an_answer_is_cut_into_pieces_it_is_the_same(
     answer: bytes, data: st.DataObject
