@@ -19,7 +19,7 @@ MINUTES ?= 2
 DATASET ?= healthcare
 
 .PHONY: help install install-dev test-servers up once clients test check format chart load fidelity report \
-        peers bench-gateway bench-ledger bench-rebuild bench-bytes faults faults-mutants dashboard pins clean
+        peers bench-gateway bench-ledger bench-rebuild bench-bytes bench-proof faults faults-mutants dashboard pins clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -99,6 +99,9 @@ bench-rebuild: install-dev  ## how fast a million entries are folded and rebuilt
 
 bench-bytes: install-dev  ## bytes an entry, in memory, on disk and in SQL
 	@$(BIN)/python -m loadtests.bench_bytes
+
+bench-proof: install-dev  ## from a post to its proof at 1,000 posts a second; a statement of 100,000 lines verified
+	@$(BIN)/python -m loadtests.bench_proof
 
 faults: install-dev  ## money under faults: SEED=1 MINUTES=2; the same seed replays
 	@$(BIN)/python -m loadtests.faults --seed $(SEED) --minutes $(MINUTES)

@@ -22,6 +22,7 @@ from gateway.archive_reads import ArchiveReads
 from gateway.connections import BoundedConnection
 from gateway.engines.engines import EngineBounds, Engines
 from gateway.engines.shared_places import SharedPlaces
+from gateway.logs import Logs
 from gateway.operator_log import log_to_stderr
 from gateway.releases import read_serving
 from gateway.services import Limits, Services
@@ -44,6 +45,7 @@ async def open_services(settings: GatewaySettings) -> Services:
     home = Home(settings.home)
     serving = read_serving(home)
     telemetry = Telemetry()
+    archive = ArchiveReads(settings.archive_url or home.archive_url)
     return Services(
         shards=await Shards.open(
             settings.redis_url,
@@ -56,7 +58,8 @@ async def open_services(settings: GatewaySettings) -> Services:
             name: Spool.open(home.spool_of(name), bytes_max=settings.spool_bytes_max)
             for name in settings.ledgers
         },
-        archive=ArchiveReads(settings.archive_url or home.archive_url),
+        archive=archive,
+        logs=Logs(home, archive),
         keys=await ApiKeys.open(settings.redis_url),
         quotas=Quotas.of(settings.redis_url),
         engines=Engines.open(

@@ -18,6 +18,7 @@ from byline.errors import Forbidden, InvalidInput
 from byline.records import Caller, KeyRole
 from gateway.archive_fields import account_line_fields, money_fields, page_fields, period_fields
 from gateway.auth import caller_of
+from gateway.proofs import proof_url
 from gateway.queries import LinesAsked, lines_asked
 from gateway.services import Services
 
@@ -51,7 +52,8 @@ def contributors_routes(services: Services) -> APIRouter:
         found = await services.archive.ask(
             lambda archive: _earnings(archive, account, asked, now_ms=now_ms, blocked=blocked)
         )
-        fields = _fields(contributor, found) | period_fields(asked.period)
+        named = {"account": account} if caller.role is KeyRole.OPERATOR else {}
+        fields = _fields(contributor, found, named) | period_fields(asked.period)
         return JSONResponse({**fields, "payouts_blocked": blocked})
 
     return routes
@@ -73,7 +75,7 @@ def _earnings(
         )
 
 
-def _fields(contributor: str, found: Earnings) -> dict[str, object]:
+def _fields(contributor: str, found: Earnings, named: Mapping[str, str]) -> dict[str, object]:
     balance, breakdown = found.balance, found.breakdown
     return {
         "object": "earnings",
@@ -89,7 +91,10 @@ def _fields(contributor: str, found: Earnings) -> dict[str, object]:
         "by_day": [{"day": iso_day(day), **_sum(each)} for day, each in breakdown.by_day.items()],
         "by_adapter": [{"adapter": name, **_sum(s)} for name, s in breakdown.by_adapter.items()],
         "by_dataset": [{"dataset": name, **_sum(s)} for name, s in breakdown.by_dataset.items()],
-        "lines": [account_line_fields(line) for line in found.lines],
+        "lines": [
+            account_line_fields(line) | {"proof": proof_url(line.ledger, line.seq, **named)}
+            for line in found.lines
+        ],
         **page_fields(found.exported, found.following),
     }
 

@@ -29,6 +29,7 @@ from byline.errors import (
     LedgerFull,
     LedgerUnavailable,
     NotFound,
+    NotProven,
     RequestsLimitReached,
     SpoolFull,
     TokensLimitReached,
@@ -83,6 +84,7 @@ TABLE: tuple[tuple[type[BylineError], Answered], ...] = (
     (InvalidInput, INVALID),
     (Unauthenticated, Answered(401, "invalid_request_error", "invalid_api_key")),
     (Forbidden, Answered(403, "permission_error", "permission_denied")),
+    (NotProven, Answered(409, "invalid_request_error", "proof_pending")),
     (NotFound, Answered(404, "invalid_request_error", "not_found")),
     (InsufficientFunds, Answered(429, "insufficient_quota", "insufficient_quota")),
     (RequestsLimitReached, Answered(429, "requests", "rate_limit_exceeded")),
@@ -102,7 +104,7 @@ TABLE: tuple[tuple[type[BylineError], Answered], ...] = (
     (ClientGone, Answered(CLIENT_GONE_STATUS, "invalid_request_error", "client_gone")),
 )
 
-RETRY_SECONDS = {503: "1"}
+RETRY_SECONDS = {409: "1", 503: "1"}
 
 
 def clean(message: str) -> str:

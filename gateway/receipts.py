@@ -24,10 +24,10 @@ def receipts_routes(services: Services) -> APIRouter:
     async def receipt(request: Request, inference: str) -> JSONResponse:
         caller = await caller_of(request, services.keys, ASKERS)
         if not INFERENCE_ID.match(inference):
-            raise _unknown(inference)
-        found = await _found(services.shards, inference, caller)
+            raise unknown(inference)
+        found = await receipt_of(services.shards, inference, caller)
         if found is None:
-            raise _unknown(inference)
+            raise unknown(inference)
         if isinstance(found, Standing):
             return JSONResponse(_standing_fields(inference, found), 202 if found.is_open else 200)
         return JSONResponse(_captured_fields(found))
@@ -35,7 +35,7 @@ def receipts_routes(services: Services) -> APIRouter:
     return routes
 
 
-async def _found(
+async def receipt_of(
     shards: Shards, inference: str, caller: Caller
 ) -> InferenceRecord | Standing | None:
     """The record, or what is known before there is one; None where it is not the caller's."""
@@ -88,8 +88,11 @@ def _captured_fields(record: InferenceRecord) -> Fields:
         "policy": capture.policy,
         "legs": dict(record.legs),
         "attribution": f"/v1/attributions/{capture.inference}",
+        "receipt": f"/v1/receipts/{capture.inference}.receipt",
+        "proof": f"/v1/receipts/{capture.inference}.tlog-proof",
     }
 
 
-def _unknown(inference: str) -> NotFound:
+def unknown(inference: str) -> NotFound:
+    """One answer to what does not exist and to what is another's."""
     return NotFound(f"No receipt '{inference[:64]}' for this key.", param="id")

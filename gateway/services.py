@@ -14,6 +14,7 @@ from byline.quotas.quotas import Quotas
 from byline.records import Release
 from gateway.archive_reads import ArchiveReads
 from gateway.engines.engines import Engines
+from gateway.logs import Logs
 from gateway.models import TextRouter
 from gateway.telemetry import Telemetry
 from gateway.tracing import Tracing
@@ -47,4 +48,5 @@ class Services:
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     tracing: Tracing | None = None  # None: no traces
     home: Home | None = None  # None: a new release is not looked for
+    logs: Logs | None = None  # None: nothing is proven here
     limits: Limits = field(default_factory=Limits)

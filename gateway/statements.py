@@ -1,27 +1,25 @@
 """Frozen statements and payouts of contributors and adapter owners: listed, and in three forms."""
 
 import asyncio
-import re
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from byline.archive.database import Archive
-from byline.errors import Forbidden, InvalidInput, NotFound
-from byline.records import Caller, KeyRole, Release
+from byline.errors import InvalidInput
 from byline.statements import frozen as store
 from byline.statements.forms import Form, rendered
 from byline.statements.frozen import Frozen
 from byline.statements.months import Month
 from byline.statements.paid import Paid, payouts_of
-from byline.statements.statement import is_payee, money
-from gateway.auth import caller_of
+from byline.statements.statement import money
+from byline.transparency.proofs import SET_EXTENSION
 from gateway.models import Models
+from gateway.payees import asked_of, only
+from gateway.proofs import proof_url
 from gateway.services import Services
 
-PAYEES = frozenset({KeyRole.CONTRIBUTOR, KeyRole.OWNER, KeyRole.OPERATOR})
-LEDGER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MEDIA_TYPES = {
     Form.JSON: "application/json",
     Form.CSV: "text/csv; charset=utf-8; header=present",
@@ -37,7 +35,7 @@ def statements_routes(services: Services, models: Models) -> APIRouter:
 
     @routes.get("/v1/contributors/me/statements", response_model=None)
     async def statements(request: Request) -> JSONResponse:
-        accounts, ledger = await _asked(request, services, models)
+        accounts, ledger = await asked_of(request, services, models)
         found = await services.archive.ask(
             lambda archive: [
                 each for account in accounts for each in store.of_account(archive, ledger, account)
@@ -47,8 +45,8 @@ def statements_routes(services: Services, models: Models) -> APIRouter:
 
     @routes.get("/v1/contributors/me/statements/{month}", response_model=None)
     async def statement(request: Request, month: str) -> Response:
-        accounts, ledger = await _asked(request, services, models)
-        account, wanted, form = _only(accounts), Month.parse(month), _form(request)
+        accounts, ledger = await asked_of(request, services, models)
+        account, wanted, form = only(accounts), Month.parse(month), _form(request)
         frozen = await services.archive.ask(
             lambda archive: store.find(archive, ledger, account, wanted)
         )
@@ -65,9 +63,10 @@ def statements_routes(services: Services, models: Models) -> APIRouter:
 
     @routes.get("/v1/contributors/me/payouts", response_model=None)
     async def payouts(request: Request) -> JSONResponse:
-        accounts, ledger = await _asked(request, services, models)
+        accounts, ledger = await asked_of(request, services, models)
         paid = await services.archive.ask(lambda archive: _payouts(archive, ledger, accounts))
-        return JSONResponse({"object": "list", "data": [payout_fields(each) for each in paid]})
+        data = [payout_fields(each, ledger) for each in paid]
+        return JSONResponse({"object": "list", "data": data})
 
     return routes
 
@@ -85,10 +84,12 @@ def statement_fields(frozen: Frozen) -> dict[str, object]:
         **money("opening", frozen.opening_nano),
         **money("closing", frozen.closing_nano),
         "sha256": frozen.sha256,
+        "proof": f"/v1/contributors/me/statements/{frozen.month}{SET_EXTENSION}?"
+        f"account={frozen.account}&ledger={frozen.ledger}",
     }
 
 
-def payout_fields(paid: Paid) -> dict[str, object]:
+def payout_fields(paid: Paid, ledger: str) -> dict[str, object]:
     """A payout with the lines that it paid: opening + lines = paid + remainder."""
     payout = paid.payout
     return {
@@ -106,6 +107,7 @@ def payout_fields(paid: Paid) -> dict[str, object]:
         **money("paid", payout.nano),
         **money("remainder", paid.remainder_nano),
         "reference": payout.reference,
+        "proof": proof_url(ledger, paid.seq, account=payout.account),
     }
 
 
@@ -113,46 +115,6 @@ def _payouts(archive: Archive, ledger: str, accounts: list[str]) -> list[Paid]:
     with archive.reading() as connection:
         paid = [each for name in accounts for each in payouts_of(connection, ledger, name)]
     return sorted(paid, key=lambda each: each.seq, reverse=True)
-
-
-async def _asked(request: Request, services: Services, models: Models) -> tuple[list[str], str]:
-    """Whose statements are asked for, and of which ledger."""
-    caller = await caller_of(request, services.keys, PAYEES)
-    ledger = request.query_params.get("ledger", "usd")
-    if not LEDGER.fullmatch(ledger):
-        raise InvalidInput("That is no ledger's name.", param="ledger")
-    return _accounts(request, caller, models.release), ledger
-
-
-def _accounts(request: Request, caller: Caller, release: Release) -> list[str]:
-    """The caller's accounts, or the one of them that it names; anybody's for an operator."""
-    asked = request.query_params.get("account")
-    if caller.role is KeyRole.OPERATOR:
-        if asked is None or not is_payee(asked):
-            raise InvalidInput(
-                "An operator names whose statements: ?account=contrib:<id>, owner:<adapter>, "
-                "base:<model>, host or platform.",
-                param="account",
-            )
-        return [asked]
-    own = [f"contrib:{caller.subject}"]
-    if caller.role is KeyRole.OWNER:
-        own = [f"owner:{each.adapter}" for each in release.adapters if each.owner == caller.subject]
-    if asked is None:
-        return own
-    if asked not in own:
-        raise Forbidden("That is not an account of this key.")
-    return [asked]
-
-
-def _only(accounts: list[str]) -> str:
-    """The one account of which a statement is asked for."""
-    if not accounts:
-        raise NotFound("No adapter that is being served is yours.")
-    if len(accounts) > 1:
-        names = ", ".join(accounts)
-        raise InvalidInput(f"Say which account's: ?account= one of {names}.", param="account")
-    return accounts[0]
 
 
 def _form(request: Request) -> Form:

@@ -51,7 +51,9 @@ RENDERINGS: Mapping[str, Mapping[str, Any]] = {
             "gatewayFrom": [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}],
             "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
             "tracesTo": [{"podSelector": {"matchLabels": {"app": "collector"}}}],
+            "witnessesTo": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
         },
+        "notary": {"origin": "log.example", "policy": "log log.example/usd+…\nquorum none\n"},
         "tracing": {"endpoint": "http://collector:4318"},
     },
     "bare": {
@@ -62,7 +64,8 @@ RENDERINGS: Mapping[str, Mapping[str, Any]] = {
 }
 REFUSED: Mapping[str, Mapping[str, Any]] = {
     "an unknown value": {"gateway": {"replica": 3}},
-    "an unknown part": {"notary": {}},
+    "an unknown part": {"auditors": {}},
+    "a log without a name": {"notary": {"origin": ""}},
     "a password": {"ledgerSecret": {"password": "x"}},
     "the ledger's address": {"gateway": {"env": {"BYLINE_GATEWAY_REDIS_URL": "redis://x"}}},
     "another program's setting": {"worker": {"env": {"BYLINE_GATEWAY_PORT": "1"}}},

@@ -147,7 +147,7 @@ def the_network_is_closed(manifests: Sequence[Manifest]) -> Iterator[str]:
         component = _pod_labels(manifest)[COMPONENT]
         if set(policies.get(component, {}).get("policyTypes", ())) != {"Ingress", "Egress"}:
             yield f"{title(manifest)} has no network policy for both directions"
-    ledger_callers = {"gateway", "worker", "archive", "bookkeeper"}
+    ledger_callers = {"gateway", "worker", "archive", "bookkeeper", "notary"}
     for component, callers in (("engine", {"gateway"}), ("redis", ledger_callers)):
         found = _callers(policies[component]) if component in policies else callers
         if found != callers:

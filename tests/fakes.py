@@ -13,6 +13,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 from byline.api_keys import ApiKeys
+from byline.canonical import canonical_bytes, sha256_hex
 from byline.errors import (
     InsufficientFunds,
     KeyConflict,
@@ -32,7 +33,7 @@ from byline.records import (
     InferenceRecord,
     Posted,
 )
-from byline.records_json import capture_from
+from byline.records_json import attribution_fields, capture_fields, capture_from
 
 Failure = Literal["before", "after"]  # without having written, or having written: both unknown
 
@@ -163,6 +164,15 @@ class FakeLedger(Ledger):
         if capture.pools:
             legs[f"open:{inference}"] = sum(capture.pools)
         return InferenceRecord(capture, 1_000, legs, tuple(self.attributions[inference]))
+
+    async def manifest_hashes(self, inference: str) -> Mapping[str, str]:
+        capture = canonical_bytes(capture_fields(self.captures[inference]))
+        settled = {
+            f"settle/{a.ordinal}": sha256_hex(canonical_bytes(attribution_fields(a)))
+            for a in self.attributions[inference]
+            if a.state in (AttributionState.DONE, AttributionState.FAILED)
+        }
+        return {"capture/0": sha256_hex(capture), **settled}
 
     async def standing(self, inference: str) -> Standing | None:
         if inference not in self.holds:

@@ -70,6 +70,10 @@ class NotFound(BylineError):
         self.param = param
 
 
+class NotProven(NotFound):
+    """It is there, and no published tree head covers it yet: a matter of seconds."""
+
+
 class InsufficientFunds(BylineError):
     """An account would fall below what it may."""
 

@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from byline.canonical import sha256_hex
 from byline.posting.postings import open_account
 from byline.records import Attribution, AttributionState, Capture, InferenceRecord
 from byline.records_json import attribution_from, capture_from
 
 NO_TOKENS = "no tokens were generated"
+ATTRIBUTION = "attribution:"  # and the ordinal: a settled attribution's record
 REFUND = "refund:"  # and the operation: a field of the facts, the refund's decision in it
 
 
@@ -36,6 +38,15 @@ def inference_record(facts: Mapping[str, str]) -> InferenceRecord:
         legs=_credits(capture, attributions),
         attributions=attributions,
     )
+
+
+def manifest_hashes(facts: Mapping[str, str]) -> dict[str, str]:
+    """The hashes that the inference's entries name, by event key: its capture, each settle."""
+    texts = {name: text for name, text in facts.items() if name.startswith(ATTRIBUTION)}
+    found = {f"settle/{name.removeprefix(ATTRIBUTION)}": text for name, text in texts.items()}
+    if "capture" in facts:
+        found["capture/0"] = facts["capture"]
+    return {name: sha256_hex(text.encode()) for name, text in found.items()}
 
 
 def refundable(facts: Mapping[str, str]) -> Refundable:
@@ -76,7 +87,7 @@ def _credits(capture: Capture, attributions: tuple[Attribution, ...]) -> dict[st
 def _attributions(capture: Capture, facts: Mapping[str, str]) -> tuple[Attribution, ...]:
     choices = max(len(capture.pools), len(capture.usage.completion_tokens), 1)
     return tuple(
-        _attribution(capture, ordinal, facts.get(f"attribution:{ordinal}"))
+        _attribution(capture, ordinal, facts.get(f"{ATTRIBUTION}{ordinal}"))
         for ordinal in range(choices)
     )
 

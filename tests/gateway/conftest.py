@@ -14,6 +14,7 @@ import uvicorn
 from aiohttp import web
 
 from byline.delivery.spool import Spool
+from byline.home import Home
 from byline.ledger.shards import Shards
 from byline.records import AdapterVersion, Caller, KeyRole, Release
 from gateway.app import build_app
@@ -21,6 +22,7 @@ from gateway.archive_reads import ArchiveReads
 from gateway.connections import BoundedConnection
 from gateway.engine_client import Timeouts
 from gateway.engines.engines import EngineBounds, Engines
+from gateway.logs import Logs
 from gateway.services import Limits, Services
 from gateway.telemetry import Telemetry
 from gateway.tracing import Tracing
@@ -88,7 +90,7 @@ class House:
             more["json"] = fields
         async with self.http.request(method, self.url + path, headers=headers, **more) as response:
             body = await response.read()
-            is_json = "json" in response.headers.get("content-type", "")
+            is_json = response.content_type == "application/json"
             parsed = await response.json() if is_json else None
             lowered = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, lowered, body, parsed)
@@ -164,10 +166,12 @@ async def house(tmp_path: Path, archive_url: str, tracing: Tracing | None) -> As
     engine, ledger, keys, telemetry = FakeEngine(), FakeLedger(), FakeKeys(KEYS), Telemetry()
     quotas = FakeQuotas()
     async with serving_engine(engine) as engine_url, aiohttp.ClientSession() as http:
+        archive = ArchiveReads(archive_url)
         services = Services(
             shards=Shards({"usd": ledger}, {}),
             spools={"usd": Spool.open(tmp_path / "spool")},
-            archive=ArchiveReads(archive_url),
+            archive=archive,
+            logs=Logs(Home(tmp_path), archive),
             keys=keys,
             quotas=quotas,
             engines=Engines.open(

@@ -78,7 +78,7 @@ async def test_a_line_says_what_share_of_which_pool_it_is(house: House, filled: 
         "ledger": "usd", "seq": 4, "key": f"{line['inference']}/settle/0", "kind": "settle",
         "time_ms": LONG_AGO_MS, "inference": line["inference"], "adapter": MED.version,
         "dataset": MED.dataset, "nano": 700, "usd": "0.000000700", "share_ppb": 700_000_000,
-        "pool_nano": 1_000, "reason": None,
+        "pool_nano": 1_000, "reason": None, "proof": "/v1/contributors/me/proofs/4.tlog-proof",
     }  # fmt: skip
 
 

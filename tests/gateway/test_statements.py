@@ -15,7 +15,7 @@ from byline.statements.freezing import Freezer
 from byline.statements.payouts import PayoutRun
 from byline.statements.planning import payout_operation
 from byline.statements.statement import sha256_of
-from gateway.statements import _accounts, _only
+from gateway.payees import accounts_of, only
 from tests.byline.journals import DAY_MS
 from tests.byline.months import (
     ANN,
@@ -110,6 +110,7 @@ async def test_payouts_cite_the_lines_they_paid(house: House) -> None:
         "lines_nano": 200 * CENT + 3, "lines_usd": "2.000000003",
         "paid_nano": 200 * CENT, "paid_usd": "2.000000000",
         "remainder_nano": 3, "remainder_usd": "0.000000003", "reference": "",
+        "proof": f"/v1/contributors/me/proofs/5.tlog-proof?account={ANN}",
     }  # fmt: skip
 
 
@@ -163,9 +164,9 @@ async def test_what_is_wrong_is_said_in_openais_shape(
 async def test_an_owner_of_several_adapters_says_which() -> None:
     both = replace(RELEASE, adapters=(MED, replace(CYBER, owner="clinic")))
     request = Request({"type": "http", "query_string": b"", "headers": []})
-    accounts = _accounts(request, Caller(KeyRole.OWNER, "clinic"), both)
+    accounts = accounts_of(request, Caller(KeyRole.OWNER, "clinic"), both)
     assert accounts == ["owner:med", "owner:cyber"]
     with pytest.raises(InvalidInput, match="owner:med, owner:cyber"):
-        _only(accounts)
+        only(accounts)
     with pytest.raises(NotFound, match="No adapter"):
-        _only(_accounts(request, Caller(KeyRole.OWNER, "nobody"), both))
+        only(accounts_of(request, Caller(KeyRole.OWNER, "nobody"), both))

@@ -15,6 +15,7 @@ from byline.archive.settings import ArchiveSettings
 from byline.bookkeeping.settings import BookkeeperSettings
 from byline.errors import LedgerMisconfigured
 from byline.ledger.ledger import Ledger
+from byline.notary.settings import NotarySettings
 from byline.redis_server import bundled_server, stop
 from gateway.settings import GatewaySettings
 from helm.check_chart import RENDERINGS, Helm, check, problems_of
@@ -119,7 +120,7 @@ BREAKS: dict[str, tuple[str, Callable[[Manifests], object]]] = {
         lambda m: policy_of(m, "byline-engine")["ingress"][0].pop("from"),
     ),
     "a ledger that the engine reaches": (
-        "redis may be reached by ['anyone', 'archive', 'bookkeeper', 'gateway', 'worker']",
+        "redis may be reached by ['anyone', 'archive', 'bookkeeper', 'gateway', 'notary', 'wor",
         lambda m: policy_of(m, "byline-redis")["ingress"][0]["from"].append(
             {"namespaceSelector": {}}
         ),
@@ -151,6 +152,7 @@ def test_every_setting_that_the_chart_makes_is_one_that_a_program_reads(
         "WORKER": WorkerSettings,
         "ARCHIVE": ArchiveSettings,
         "BOOKKEEPER": BookkeeperSettings,
+        "NOTARY": NotarySettings,
     }
     for manifest in rendered:
         if manifest["kind"] not in WORKLOADS:
@@ -178,6 +180,27 @@ def test_the_gateway_knows_every_engine_by_a_name_of_its_own(helm: Helm) -> None
     assert env["BYLINE_GATEWAY_ENGINE_URLS"].split(",") == [
         f"http://byline-engine-{number}.byline-engines:8081" for number in range(3)
     ]
+
+
+def test_there_is_one_notary_at_a_time_and_only_it_writes_the_log(
+    helm: Helm, rendered: Manifests
+) -> None:
+    workload = next(m for m in rendered if title(m) == "Deployment/byline-notary")
+    assert (workload["spec"]["replicas"], workload["spec"]["strategy"]["type"]) == (1, "Recreate")
+    for manifest in rendered:
+        if manifest["kind"] not in WORKLOADS or title(manifest) == "Deployment/byline-notary":
+            continue
+        for container in pod_of(rendered, title(manifest))["containers"]:
+            writable = {
+                m.get("subPath") for m in container["volumeMounts"] if not m.get("readOnly")
+            }
+            assert not writable & {"log", "notary"}, title(manifest)
+    closed = [dict(manifest) for manifest in helm.render(RENDERINGS["closed"])]
+    (container,) = pod_of(closed, "Deployment/byline-notary")["containers"]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert env["BYLINE_NOTARY_POLICY"] == "/etc/byline/policy"
+    policy = next(m for m in closed if title(m) == "ConfigMap/byline-notary-policy")
+    assert policy["data"] == {"policy": RENDERINGS["closed"]["notary"]["policy"]}
 
 
 def test_traces_are_sent_where_the_values_say_and_nowhere_by_default(

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from byline.archive.metrics import ArchiveMetrics
 from byline.bookkeeping.gauges import BooksMetrics
+from byline.notary.metrics import NotaryMetrics
 from gateway.engines.metrics import EngineMetrics
 from gateway.telemetry import Telemetry
 from helm.dashboards import build, panels
@@ -141,7 +142,7 @@ def exposition_of(registry: CollectorRegistry) -> str:
 def test_the_programs_count_everything_that_the_dashboard_and_the_alerts_ask_for() -> None:
     gateway = Telemetry()
     EngineMetrics(gateway.registry)
-    programs = (gateway, WorkerMetrics(), ArchiveMetrics(), BooksMetrics())
+    programs = (gateway, WorkerMetrics(), ArchiveMetrics(), BooksMetrics(), NotaryMetrics())
     pages = [exposition_of(program.registry) for program in programs]
     assert missing_metrics(build.build(), pages) == set()
     assert missing(expressions_of_rules(ALERTS), pages) == set()

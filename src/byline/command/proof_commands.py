@@ -25,7 +25,8 @@ from byline.command.reaching import address_of, with_ledger
 from byline.command.running import show
 from byline.errors import InvalidInput
 from byline.home import Home
-from byline.notary.log_keys import rotate
+from byline.notary.folder import KEYS, RECEIPT_KEYS
+from byline.notary.log_keys import LOG, RECEIPTS, rotate
 from byline.notary.reader import LogReader
 from byline.statements import frozen as store
 from byline.statements.months import Month
@@ -113,11 +114,15 @@ def proof_history(
 def proof_rotate_key(
     ledger_name: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
+    receipts: Annotated[
+        bool, typer.Option("--receipts", help="The key that signs receipts, not the log's.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make the log's next key; the notary announces it when it is started again."""
-    path = rotate(Home(home).notary_of(ledger_name))
-    text = f"{path}: start the notary again, and hand out {Home(home).log_of(ledger_name)}/key.vkey"
+    path = rotate(Home(home).notary_of(ledger_name), RECEIPTS if receipts else LOG)
+    public = Home(home).log_of(ledger_name) / (RECEIPT_KEYS if receipts else KEYS)
+    text = f"{path}: start the notary again, and hand out {public}"
     show(as_json, {"key": str(path)}, text)
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from byline.errors import InvalidInput, LedgerFenced, LedgerFrozen, LedgerRefused
-from byline.inference_records import inference_record, refundable
+from byline.inference_records import inference_record, manifest_hashes, refundable
 from byline.ledger.books import Snapshot, nano_stored
 from byline.ledger.existing import require_existing
 from byline.ledger.journal import Journal
@@ -217,6 +217,10 @@ class Ledger:
         """The record of a captured inference, or None."""
         facts = await self._facts(inference)
         return inference_record(facts) if "capture" in facts else None
+
+    async def manifest_hashes(self, inference: str) -> Mapping[str, str]:
+        """What hashes the inference's entries name: `capture/0` and each `settle/<ordinal>`."""
+        return manifest_hashes(await self._facts(inference))
 
     async def standing(self, inference: str) -> Standing | None:
         """What is known of an inference that was held, whatever became of it; None: unknown."""

@@ -33,6 +33,7 @@ from byline.transparency.tree import (
 
 CHECKPOINT = "checkpoint"
 KEYS = "key.vkey"
+RECEIPT_KEYS = "receipts.vkey"
 
 
 class LogFolder:
@@ -123,11 +124,11 @@ class LogFolder:
         self.write(CHECKPOINT, checkpoint.encode())
         _sync(self.root)
 
-    def publish_keys(self, vkeys: Iterable[str]) -> None:
-        """Write the log's public keys, the newest last, unless they are there."""
+    def publish_keys(self, vkeys: Iterable[str], name: str = KEYS) -> None:
+        """Write public keys, the newest last, unless they are there."""
         text = "".join(f"{vkey}\n" for vkey in vkeys).encode()
-        if self.read(KEYS) != text:
-            self.write(KEYS, text)
+        if self.read(name) != text:
+            self.write(name, text)
 
     def drop_partial(self, old: int, size: int) -> None:
         """Delete partial tiles whose full one is published: it answers for them."""

@@ -1,4 +1,5 @@
-"""The log's private files: its signing keys, oldest first, and the secret of its salts. Mode 0600.
+"""The log's private files: its signing keys, oldest first, those that sign receipts, and the secret
+of its salts. Mode 0600.
 
 Lost keys end a log, and a lost secret ends its proofs: back them up with the ledger.
 """
@@ -13,16 +14,19 @@ from pathlib import Path
 from byline.errors import StartFailed
 from byline.transparency.leaves import Salts
 from byline.transparency.notes import COSIGNATURE, SIGNATURE, SigningKey
+from byline.transparency.receipts import receipt_key_name
 
 KEY_BYTES = 32
+LOG, RECEIPTS = "log", "receipts"  # what a key file's name begins with
 
 
 @dataclass(frozen=True, slots=True)
 class LogKeys:
-    """What signs one log's heads; a rotated-in key is the last."""
+    """What signs one log's heads, and what signs receipts; a rotated-in key is the last."""
 
     keys: tuple[SigningKey, ...]
     salts: Salts
+    receipts: tuple[SigningKey, ...]
 
     @property
     def newest(self) -> SigningKey:
@@ -32,15 +36,20 @@ class LogKeys:
 
 def log_keys(folder: Path, origin: str) -> LogKeys:
     """The keys in the folder, made if there are none. Raises StartFailed for a broken file."""
-    paths = sorted(folder.glob("log-*.key"))
-    if not paths:
-        paths = [folder / "log-001.key"]
-        _write_new(paths[0])
+    for kind in (LOG, RECEIPTS):
+        if not _paths(folder, kind):
+            _write_new(folder / f"{kind}-001.key")
     secret = folder / "salts.secret"
     if not secret.exists():
         _write_new(secret)
-    keys = tuple(SigningKey(origin, SIGNATURE, _read(path)) for path in paths)
-    return LogKeys(keys, Salts(_read(secret)))
+    keys = tuple(SigningKey(origin, SIGNATURE, _read(path)) for path in _paths(folder, LOG))
+    return LogKeys(keys, Salts(_read(secret)), receipt_keys(folder, origin))
+
+
+def receipt_keys(folder: Path, origin: str) -> tuple[SigningKey, ...]:
+    """What signs the receipts of this log's ledger; none before the notary began the log."""
+    name = receipt_key_name(origin)
+    return tuple(SigningKey(name, SIGNATURE, _read(path)) for path in _paths(folder, RECEIPTS))
 
 
 def salts_in(folder: Path) -> Salts:
@@ -48,12 +57,13 @@ def salts_in(folder: Path) -> Salts:
     return Salts(_read(folder / "salts.secret"))
 
 
-def rotate(folder: Path) -> Path:
-    """Put a new key beside the others: the notary announces it when it starts next."""
-    paths = sorted(folder.glob("log-*.key"))
+def rotate(folder: Path, kind: str = LOG) -> Path:
+    """Put a new key beside the others: the notary publishes it when it starts next."""
+    paths = _paths(folder, kind)
     if not paths:
-        raise StartFailed(f"there is no log key in {folder}: start the notary first")
-    path = folder / f"log-{int(paths[-1].stem[4:]) + 1:03}.key"
+        raise StartFailed(f"there is no {kind} key in {folder}: start the notary first")
+    newest = int(paths[-1].stem.removeprefix(f"{kind}-"))
+    path = folder / f"{kind}-{newest + 1:03}.key"
     _write_new(path)
     return path
 
@@ -64,6 +74,10 @@ def witness_key(folder: Path, name: str) -> SigningKey:
     if not path.exists():
         _write_new(path)
     return SigningKey(name, COSIGNATURE, _read(path))
+
+
+def _paths(folder: Path, kind: str) -> list[Path]:
+    return sorted(folder.glob(f"{kind}-[0-9]*.key"))
 
 
 def _write_new(path: Path) -> None:

@@ -21,7 +21,7 @@ from byline.errors import (
     WitnessesAway,
 )
 from byline.notary.cosigning import Cosigning
-from byline.notary.folder import LogFolder
+from byline.notary.folder import RECEIPT_KEYS, LogFolder
 from byline.notary.integrating import addition_of, chained_accounts
 from byline.notary.log_keys import LogKeys
 from byline.notary.logged_statements import StatementLeaves
@@ -140,6 +140,9 @@ class Notary:
             leaf = key_leaf(standing.origin, keys[at], keys[at + 1].verifier)
             self._state.add(Addition(size, [NewLeaf("key", leaf)]), key=vkeys[at + 1])
         self._folder.publish_keys(vkeys)
+        self._folder.publish_keys(
+            (key.verifier.text() for key in self._keys.receipts), RECEIPT_KEYS
+        )
 
     def _integrate(self, page: list[Found], size: int) -> int:
         """Decide the places of the entries' leaves."""

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from byline.archive.database import Archive
 from byline.archive.tables import entries, legs, manifests
 from byline.canonical import Json
-from byline.errors import NotFound
+from byline.errors import LogMismatch, NotFound, NotProven
 from byline.home import Home
 from byline.notary.folder import LogFolder
 from byline.notary.log_keys import salts_in
@@ -37,6 +37,7 @@ from byline.transparency.tree import NodeAt, consistency, inclusion, root_of
 from byline.transparency.witnessing import AddCheckpoint
 
 ROWS_AT_ONCE = 1_000
+PAYOUT = "payout"  # the kind, and the clearing account
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,9 @@ class View:
     node: NodeAt
 
     def proof(self, index: int) -> LeafProof:
-        """Where a leaf stands. NotFound while the head does not cover it."""
+        """Where a leaf stands. NotProven while the head does not cover it."""
         if index >= self.head.size:
-            raise NotFound("no published tree head covers this yet: ask again in a few seconds")
+            raise NotProven("no published tree head covers this yet: ask again in a few seconds")
         return LeafProof(index, tuple(inclusion(index, self.head.size, self.node)))
 
 
@@ -88,48 +89,59 @@ class LogReader:
         self._state.close()
 
     def view(self) -> View:
-        """The log as it is published now. NotFound before its first head."""
+        """The log as it is published now. NotProven before its first head."""
         checkpoint = self._folder.checkpoint()
         if checkpoint is None:
-            raise NotFound("the log has no tree head yet: ask again in a few seconds")
+            raise NotProven("the log has no tree head yet: ask again in a few seconds")
         head, _ = parse_head(checkpoint)
         return View(checkpoint, head, self._folder.nodes(head.size))
 
     def smallest_covering(self, key: str) -> TreeHead:
         """The smallest tree that has the entry with this key; every published head continues it.
 
-        NotFound while no published head covers it.
+        NotProven while no published head covers it.
         """
         view, (index, _, _) = self.view(), self._state.entry(self.seq_of(key))
         if index >= view.head.size:
-            raise NotFound("no published tree head covers this yet: ask again in a few seconds")
+            raise NotProven("no published tree head covers this yet: ask again in a few seconds")
         return TreeHead(view.head.origin, index + 1, root_of(index + 1, view.node))
 
     def entry(self, seq: int) -> LoggedEntry:
-        """A journal entry with its leaf. NotFound while it has none."""
+        """A journal entry with its leaf. NotProven while it has none."""
         with self._archive.reading() as connection:
             text = connection.scalar(
                 select(entries.c.text).where(entries.c.ledger == self._name, entries.c.seq == seq)
             )
         if text is None:
-            raise NotFound(f"journal entry {seq} is not in the archive yet")
+            raise NotProven(f"journal entry {seq} is not in the archive yet")
         return self._logged(text)
 
     def seq_of(self, key: str) -> int:
-        """The number of the entry with this event key. NotFound without one."""
+        """The number of the entry with this event key. NotProven without one."""
         asked = select(entries.c.seq).where(entries.c.ledger == self._name, entries.c.key == key)
         with self._archive.reading() as connection:
             seq: int | None = connection.scalar(asked)
         if seq is None:
-            raise NotFound(f"no entry {key} is in the archive yet")
+            raise NotProven(f"no entry {key} is in the archive yet")
         return seq
 
-    def line_proof(self, seq: int, account: str, *, with_manifest: bool = False) -> str:
-        """The `.tlog-proof` of one account's line. A payee may see the manifest of its payout."""
+    def is_covered(self, keys: Sequence[str]) -> bool:
+        """Are the entries with these event keys under the published head, all of them?"""
+        try:
+            view = self.view()
+            places = [self._state.entry(self.seq_of(key))[0] for key in keys]
+        except NotProven:
+            return False
+        return max(places, default=0) < view.head.size
+
+    def line_proof(self, seq: int, account: str) -> str:
+        """The `.tlog-proof` of one account's line, as the payee may see it.
+
+        NotFound where the account has no line in that entry, NotProven while it is not covered.
+        """
+        self._require_line(seq, account)
         view, found = self.view(), self.entry(seq)
-        manifest = self._manifest(found.entry) if with_manifest else None
-        opening = line_opening(found.entry, found.leaf, account, manifest=manifest)
-        return self._text(view, found, opening)
+        return self._text(view, found, self._line(found, account))
 
     def entry_proof(self, seq: int, shown: Sequence[str], *, with_manifest: bool = False) -> str:
         """The `.tlog-proof` of a whole entry, with the legs of `shown` accounts opened."""
@@ -147,7 +159,7 @@ class LogReader:
         def proofs() -> Iterator[tuple[dict[str, Json], LeafProof]]:
             yield statement_opening(data, text), view.proof(index)
             for found in self._lines(account, *seqs):
-                yield line_opening(found.entry, found.leaf, account), view.proof(found.index)
+                yield self._line(found, account), view.proof(found.index)
 
         return proof_set_lines(view.checkpoint, proofs(), self._keys(view))
 
@@ -158,6 +170,20 @@ class LogReader:
             raise NotFound(f"the log has {view.head.size} leaves, not {old}")
         path = consistency(old, view.head.size, view.node)
         return AddCheckpoint(old, tuple(path), view.checkpoint).text()
+
+    def _require_line(self, seq: int, account: str) -> None:
+        asked = select(legs.c.seq).where(
+            legs.c.ledger == self._name, legs.c.account == account, legs.c.seq == seq
+        )
+        with self._archive.reading() as connection:
+            if connection.scalar(asked) is None:
+                raise NotFound(f"{account} has no line in entry {seq}")
+
+    def _line(self, found: LoggedEntry, account: str) -> dict[str, Json]:
+        """A payee's leg. The decision behind a payout is his; an attribution names others."""
+        is_his = found.entry.kind == PAYOUT and account != PAYOUT
+        manifest = self._manifest(found.entry) if is_his else None
+        return line_opening(found.entry, found.leaf, account, manifest=manifest)
 
     def _text(self, view: View, found: LoggedEntry, opening: dict[str, Json]) -> str:
         further = self._keys(view)
@@ -203,7 +229,7 @@ class LogReader:
             manifest_index = index - 1
         leaf = entry_leaf(entry, places, self._salts, manifest_index=manifest_index)
         if leaf.data != data:
-            raise NotFound(f"entry {entry.seq} of the archive is not the one that was logged")
+            raise LogMismatch(f"entry {entry.seq} of the archive is not the one that was logged")
         return LoggedEntry(entry, leaf, index, manifest_index)
 
     def _manifest(self, entry: JournalEntry) -> ShownManifest | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from byline.errors import LogMismatch, NotFound, StartFailed
+from byline.errors import LogMismatch, NotFound, NotProven, StartFailed
 from byline.transparency.leaves import ChainHead, Place
 from byline.transparency.tree import HASH_BYTES
 
@@ -89,7 +89,8 @@ class State:
         path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         state = cls(_connect(path.as_posix()))
         connection = state._connection
-        connection.execute("PRAGMA journal_mode = WAL")
+        # Not WAL: gateways read this from other machines too, over a shared volume, read-only.
+        connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(TABLES)
         connection.execute("INSERT OR IGNORE INTO log VALUES (1, ?, 0, 0, '', '')", (origin,))
@@ -171,20 +172,22 @@ class State:
             yield data
 
     def entry(self, seq: int) -> tuple[int, bytes, tuple[Place, ...]]:
-        """Place, data and legs' places of an entry's leaf. NotFound while it has none."""
+        """Place, data and legs' places of an entry's leaf. NotProven while it has none."""
         row = self._connection.execute(
             "SELECT leaf, data, places FROM leaves WHERE seq = ?", (seq,)
         ).fetchone()
         if row is None:
-            raise NotFound(f"journal entry {seq} is not in the log yet: ask again in a few seconds")
+            raise NotProven(
+                f"journal entry {seq} is not in the log yet: ask again in a few seconds"
+            )
         return row[0], row[1], unpacked(row[2])
 
     def statement(self, account: str, month: str) -> tuple[int, str]:
-        """Leaf and opening of a statement. NotFound while it has none."""
+        """Leaf and opening of a statement. NotProven while it has none."""
         query = "SELECT leaf, opening FROM statements WHERE account = ? AND month = ?"
         row = self._connection.execute(query, (account, month)).fetchone()
         if row is None:
-            raise NotFound(f"the statement of {account} for {month} is not in the log yet")
+            raise NotProven(f"the statement of {account} for {month} is not in the log yet")
         return row[0], row[1]
 
     def logged_statements(self) -> set[tuple[str, str]]:
