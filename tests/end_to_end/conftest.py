@@ -34,6 +34,7 @@ class Running:
     worker_url: str
     archive_metrics_url: str
     bookkeeper_url: str
+    notary_url: str
     engine_url: str
     keys: dict[str, Any]
     pids: dict[str, int]
@@ -88,6 +89,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
                 worker_url=run["worker_url"],
                 archive_metrics_url=run["archive_metrics_url"],
                 bookkeeper_url=run["bookkeeper_url"],
+                notary_url=run["notary_url"],
                 engine_url=run["engine_url"],
                 keys=json.loads((home / "keys.json").read_text()),
                 pids=run["pids"],

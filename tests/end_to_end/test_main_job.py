@@ -197,6 +197,7 @@ def test_every_metric_of_the_dashboard_is_exported_by_this_run(running: Running)
         running.worker_url,
         running.archive_metrics_url,
         running.bookkeeper_url,
+        running.notary_url,
     ):
         with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
             texts.append(response.read().decode())
