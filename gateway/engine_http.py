@@ -215,6 +215,7 @@ class Reply:
     def __init__(self, connections: "Connections", connection: Connection) -> None:
         self._connections = connections
         self._connection = connection
+        self._is_closed = False
         self.status = connection.status
 
     async def read(self, seconds: float) -> bytes:
@@ -232,8 +233,13 @@ class Reply:
         return b"".join(pieces)
 
     def close(self) -> None:
-        """Keep the connection if the answer is complete, else cut it."""
-        self._connections.give_back(self._connection)
+        """Keep the connection if the answer is complete, else cut it; again does nothing.
+
+        Given back twice, one connection would carry two requests at once and mix their answers.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            self._connections.give_back(self._connection)
 
 
 class Connections:

@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from byline.errors import RequestFailed
+from gateway.engine_client import TIMEOUTS, EngineClient
 from gateway.engine_http import (
     AHEAD_BYTES_MAX,
     HEAD_BYTES_MAX,
@@ -69,7 +72,10 @@ async def connections_to(engine: Engine) -> AsyncIterator[Connections]:
     finally:
         connections.close()
         server.close()
-        await asyncio.gather(*engine.tasks)
+        _, unended = await asyncio.wait(engine.tasks, timeout=10) if engine.tasks else ([], [])
+        for task in unended:
+            task.cancel()
+        assert not unended, "a connection was left open"
 
 
 async def asked(connections: Connections, seconds: float = 5.0) -> Reply:
@@ -190,6 +196,32 @@ async def test_an_answer_that_nobody_reads_makes_the_engine_wait() -> None:
         assert len(await reply.read(5.0)) < 2 * AHEAD_BYTES_MAX
         assert len(await reply.whole(5.0)) > pieces * 65_536 // 2
         reply.close()
+
+
+async def test_an_answer_closed_twice_gives_its_connection_back_once() -> None:
+    async with connections_to(Engine(SIZED)) as connections:
+        reply = await asked(connections)
+        await reply.whole(5.0)
+        reply.close()
+        reply.close()
+        kept, again = connections.idle(), connections.idle()
+        assert kept is not None
+        kept.cut()
+        assert again is None, "two requests on one connection mix their answers"
+
+
+async def test_requests_at_once_after_a_refused_one_share_no_connection() -> None:
+    refused = b"HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\n{}"
+    engine = Engine(refused)
+    async with connections_to(engine) as connections:
+        client = EngineClient(connections, TIMEOUTS)
+        with pytest.raises(RequestFailed):
+            await client.load("med@aaaaaaaaaaaa", Path("/adapters/med"))
+        engine.pieces = (b'HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{"data": []}',)
+        async with asyncio.timeout(10):
+            found = await asyncio.gather(*(client.models() for _ in range(8)))
+        assert found == [frozenset()] * 8
+        assert engine.connections == 8
 
 
 async def test_nobody_there_is_unreached() -> None:
