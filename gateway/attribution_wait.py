@@ -59,14 +59,14 @@ async def inline_fields(
     started = asyncio.get_running_loop().time()
     await asyncio.wait({charged}, timeout=seconds)
     if _nothing_served(charged):
-        return _without_record(inference, AttributionState.SKIPPED, "no tokens were generated")
+        return without_record(inference, AttributionState.SKIPPED, "no tokens were generated")
     left = max(seconds - (asyncio.get_running_loop().time() - started), 0.0)
     try:
         record = await record_when_settled(shards, inference, payer=payer, seconds=left)
     except LedgerUnavailable:
         record = None
     if record is None:
-        return _without_record(inference, AttributionState.PENDING, None)
+        return without_record(inference, AttributionState.PENDING, None)
     return payer_fields(record)
 
 
@@ -75,5 +75,6 @@ def _nothing_served(charged: "asyncio.Task[Capture | None]") -> bool:
     return is_known and charged.result() is None
 
 
-def _without_record(inference: str, state: AttributionState, reason: str | None) -> Fields:
+def without_record(inference: str, state: AttributionState, reason: str | None) -> Fields:
+    """What is told of an inference that has no record, or none yet."""
     return {"object": "attribution", "id": inference, "state": state, "reason": reason}

@@ -5,15 +5,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from byline.errors import NotFound
+from byline.ledger.ledger import Standing
 from byline.ledger.shards import Shards
 from byline.limits import ATTRIBUTION_WAIT_SECONDS_MAX
-from byline.records import Caller, InferenceRecord, KeyRole
+from byline.records import AttributionState, Caller, InferenceRecord, KeyRole
 from byline.served import INFERENCE_ID
 from gateway.attribution_fields import contributor_fields, payer_fields
-from gateway.attribution_wait import record_when_settled
+from gateway.attribution_wait import record_when_settled, without_record
 from gateway.auth import caller_of
 from gateway.leaving import unless_gone
 from gateway.queries import number
+from gateway.receipts import receipt_of
 from gateway.services import Services
 
 
@@ -45,7 +47,15 @@ async def _wait(
         # Nobody waits for what is not theirs.
         require=(lambda record: _require_payer(record, caller)) if is_application else None,
     )
-    return _shown(await unless_gone(request, waiting), caller, inference)
+    record = await unless_gone(request, waiting)
+    if record is None and caller.role is not KeyRole.CONTRIBUTOR:
+        found = await receipt_of(shards, inference, caller)
+        if isinstance(found, Standing):
+            if found.is_open:  # its charge is on its way
+                return without_record(inference, AttributionState.PENDING, None)
+        else:
+            record = found
+    return _shown(record, caller, inference)
 
 
 def _shown(record: InferenceRecord | None, caller: Caller, inference: str) -> dict[str, object]:
@@ -70,9 +80,8 @@ def _require_payer(record: InferenceRecord, caller: Caller) -> None:
 
 
 def _unknown(inference: str) -> NotFound:
-    """One answer to what does not exist, what is not yours and what is still being answered."""
+    """One answer to what does not exist, what is not yours and what was never charged."""
     return NotFound(
-        f"No attribution '{inference[:64]}' for this key. An answer's attribution appears when the "
-        "answer is complete and charged; an answer without tokens has none.",
+        f"No attribution '{inference[:64]}' for this key. An answer without tokens has none.",
         param="id",
     )

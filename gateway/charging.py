@@ -38,9 +38,9 @@ from gateway.wire import Question
 
 log = logging.getLogger("gateway")
 
-# An answer waits this long for its capture, so that its attribution can be asked for at once; a
-# ledger that is away must not hold back what has been generated.
-CAPTURE_WAIT_SECONDS = 2.0
+# An answer waits at most this long for its charge to be kept: a disk that stands still must not
+# hold back what has been generated.
+KEPT_WAIT_SECONDS = 2.0
 # In the place of a hash where there are no token ids to read (none came, or the disk is full): no
 # file has it, so the worker reports the attribution as failed, which is what it is.
 NOT_WRITTEN = "0" * 64
@@ -128,6 +128,25 @@ def capture_of(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an answer costs, on its way to the ledger.
+
+    The answer goes out once the charge is kept: from then on no death of this process loses it, and
+    the receipt tells when the ledger has it. Should the whole machine die in between, before the
+    spool is on its disk, the hold expires and the answer was free.
+    """
+
+    posted: "asyncio.Task[Capture | None]"  # None: nothing was served
+    kept: asyncio.Event
+
+    async def wait_kept(self) -> None:
+        """Wait until it is kept, refused or nothing, within bounds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KEPT_WAIT_SECONDS):
+                await self.kept.wait()
+
+
 class Charging:
     """Posts holds, captures and voids; what must not be lost runs on without its request."""
 
@@ -206,17 +225,16 @@ class Charging:
 
     def finish(
         self, inference: Inference, answer: Read, ending: Ending = Ending.COMPLETE
-    ) -> "asyncio.Task[Capture | None]":
-        """Charge for an answer in the background; None: nothing was served.
-
-        What has yet to be read is read once, in a thread.
-        """
+    ) -> Charge:
+        """Charge for an answer in the background. What has yet to be read is read in a thread."""
         self._close(inference)
-        charged = self._background.start(self._finish(inference, answer, ending))
-        inference.seen.settling = charged
-        return charged
+        kept = asyncio.Event()
+        posted = self._background.start(self._finish(inference, answer, ending, kept))
+        posted.add_done_callback(lambda _: kept.set())  # what was refused is never kept
+        inference.seen.settling = posted
+        return Charge(posted, kept)
 
-    def abandon(self, inference: Inference) -> "asyncio.Task[Capture | None]":
+    def abandon(self, inference: Inference) -> Charge:
         """Charge for the prompt: the client left before anything came."""
         nothing = Answer((), ((),) * inference.question.choices, None)
         return self.finish(inference, nothing, Ending.ABANDONED)
@@ -242,7 +260,9 @@ class Charging:
         except (LedgerRefused, InsufficientFunds) as problem:
             log.warning("the hold of %s was not given back: %s", inference.id, problem)
 
-    async def _finish(self, inference: Inference, read: Read, ending: Ending) -> Capture | None:
+    async def _finish(
+        self, inference: Inference, read: Read, ending: Ending, kept: asyncio.Event
+    ) -> Capture | None:
         with self._telemetry.captures_waiting.track_inprogress():
             try:
                 reckoned = await self._reckon(inference, read, ending)
@@ -254,7 +274,7 @@ class Charging:
                 await self._void(inference)
                 return None
             answer, capture = reckoned
-            await self._capture(inference, capture)
+            await self._capture(inference, capture, kept)
             self._count_usage(answer, capture)
             if ending is Ending.ABANDONED:
                 message = "%s was abandoned by its client (%d): %d nano-USD, counted as %s"
@@ -296,13 +316,13 @@ class Charging:
             self._context_tokens,
         )
 
-    async def _capture(self, inference: Inference, capture: Capture) -> None:
+    async def _capture(self, inference: Inference, capture: Capture, kept: asyncio.Event) -> None:
         """Charge it; what waits in the spool for the ledger counts as charged."""
         delivery = self._deliveries.of(inference.application)
         tokens = capture.usage.prompt_tokens + sum(capture.usage.completion_tokens)
         try:
             with inference.seen.part("capture"):
-                await delivery.capture(capture, time_ms=self._clock_ms())
+                await delivery.capture(capture, time_ms=self._clock_ms(), kept=kept.set)
         except (LedgerRefused, InsufficientFunds) as problem:
             charge = capture.charge_nano
             log.critical("%s: nobody pays its %d nano-USD: %s", inference.id, charge, problem)

@@ -1,6 +1,5 @@
 """The journey of one inference through this program: admit, generate, capture."""
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from byline.records import Caller
 from gateway.answers import Answer, read_plain, read_stream
 from gateway.attribution_wait import inline_fields
 from gateway.auth import ASKERS, caller_of
-from gateway.charging import CAPTURE_WAIT_SECONDS, Charging, Ending, Inference, hold_nano
+from gateway.charging import Charge, Charging, Ending, Inference, hold_nano
 from gateway.engine_client import Ask
 from gateway.engines.choosing import prefix_of, work_tokens
 from gateway.errors import ClientGone
@@ -26,7 +25,7 @@ from gateway.models import Models, Target
 from gateway.observed import ENGINE, OTHER, Observed, observed
 from gateway.presenting import Added, AsItCame, Presenter
 from gateway.quotas import Admissions, want_of
-from gateway.relay import Charged, Relay, RelayResponse
+from gateway.relay import Relay, RelayResponse
 from gateway.services import Services
 from gateway.streaming import Tape, refusal_in
 from gateway.structured_outputs import explained
@@ -114,11 +113,11 @@ class Inferences:
         except EngineBroke:
             self._charging.void(inference)
             raise
-        charged = self._charging.finish(inference, answer)
-        await asyncio.wait({charged}, timeout=CAPTURE_WAIT_SECONDS)
+        charge = self._charging.finish(inference, answer)
+        await charge.wait_kept()
         added: Added = None
         if inference.question.inline:
-            added = await unless_gone(request, self._added(inference, charged))
+            added = await unless_gone(request, self._added(inference, charge))
         return Response(
             presenter.whole(body, added),
             headers=answer_headers(inference),
@@ -138,7 +137,7 @@ class Inferences:
             self._charging.void(inference)
             raise explained(problem, question)
 
-        def settle(ending: Ending) -> Charged:
+        def settle(ending: Ending) -> Charge:
             def read() -> Answer:
                 return read_stream(tape.kept(), choices=question.choices)
 
@@ -153,7 +152,7 @@ class Inferences:
             tape,
             presenter,
             settle=settle,
-            added=lambda charged: self._added(inference, charged),
+            added=lambda charge: self._added(inference, charge),
             explained=why,
             seen=seen,
             piece=self._services.telemetry.pace(seen).piece,
@@ -165,7 +164,7 @@ class Inferences:
         span = inference.seen.span
         return ask if span is None else replace(ask, trace=span.headers())
 
-    async def _added(self, inference: Inference, charged: Charged) -> Added:
+    async def _added(self, inference: Inference, charge: Charge) -> Added:
         """What the client asked of Byline itself, to stand in its answer."""
         if not inference.question.inline:
             return None
@@ -174,7 +173,7 @@ class Inferences:
                 self._services.shards,
                 inference.id,
                 inference.application,
-                charged,
+                charge.posted,
                 self._services.limits.inline_seconds,
             )
 

@@ -1,6 +1,5 @@
 """One streamed answer on its way to the client: passed on, kept, and settled however it ends."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,8 +9,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from byline.errors import EngineBroke, EngineError
-from byline.records import Capture
-from gateway.charging import CAPTURE_WAIT_SECONDS, Ending
+from gateway.charging import Charge, Ending
 from gateway.engine_client import EngineStream
 from gateway.errors import answered
 from gateway.observed import ENGINE, Observed
@@ -22,8 +20,6 @@ log = logging.getLogger("gateway")
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
-Charged = asyncio.Task[Capture | None]
-
 
 @dataclass(slots=True)
 class Relay:
@@ -32,15 +28,15 @@ class Relay:
     upstream: EngineStream
     tape: Tape
     presenter: Presenter
-    settle: Callable[[Ending], Charged]
-    added: Callable[[Charged], Awaitable[Added]]  # what the client asked of Byline itself
+    settle: Callable[[Ending], Charge]
+    added: Callable[[Charge], Awaitable[Added]]  # what the client asked of Byline itself
     explained: Callable[[EngineError, bytes], EngineError]  # given what came before it broke
     seen: Observed
     piece: Callable[[], None]  # told of each piece that goes out
     settled: bool = False
 
     async def events(self) -> AsyncIterator[bytes]:
-        """What the client receives. The end comes when the capture is posted, or is late."""
+        """What the client receives. The end comes when the charge is kept, or is late."""
         try:
             async for ready in self._passing():
                 yield ready
@@ -52,9 +48,9 @@ class Relay:
             self._settle_once(Ending.BROKEN)
             yield self.presenter.broken(self.explained(problem, self.tape.kept()))
             return
-        charged = self._settle_once(Ending.COMPLETE)
-        await asyncio.wait({charged}, timeout=CAPTURE_WAIT_SECONDS)
-        yield self.presenter.end(self.tape.last, await self.added(charged))
+        charge = self._settle_once(Ending.COMPLETE)
+        await charge.wait_kept()
+        yield self.presenter.end(self.tape.last, await self.added(charge))
 
     async def _passing(self) -> AsyncIterator[bytes]:
         async for data in self.upstream.reads():
@@ -79,7 +75,7 @@ class Relay:
             self.seen.client_gone = True
             self._settle_once(Ending.COMPLETE if self.tape.finished else Ending.ABANDONED)
 
-    def _settle_once(self, ending: Ending) -> Charged:
+    def _settle_once(self, ending: Ending) -> Charge:
         assert not self.settled
         self.settled = True
         self.seen.parts[ENGINE].ended = time.perf_counter()

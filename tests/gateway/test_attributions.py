@@ -158,7 +158,7 @@ async def test_the_wait_ends_when_the_worker_settles(house: House) -> None:
     await asyncio.sleep(0.2)
     assert not waiting.done()
     settle_all(house, inference)
-    answer = await asyncio.wait_for(waiting, 2)
+    answer = await asyncio.wait_for(waiting, 8)
     assert answer.fields["state"] == "done"
 
 
@@ -166,7 +166,7 @@ async def test_the_wait_is_bounded_and_then_says_what_there_is(house: House) -> 
     inference = await asked(house, settle=False)
     began = time.monotonic()
     answer = await house.get(path(inference, 0.3))
-    assert 0.3 <= time.monotonic() - began < 2
+    assert 0.3 <= time.monotonic() - began < 5
     assert answer.fields["state"] == "pending"
 
 
@@ -179,7 +179,8 @@ async def test_the_wait_covers_an_answer_that_is_not_captured_yet(house: House) 
         headers={"authorization": "Bearer byl_shop"},
     ) as response:
         inference = response.headers["x-byline-inference-id"]
-        assert (await house.get(path(inference))).status == 404
+        assert (await house.get(path(inference))).fields["state"] == "pending"
+        assert (await house.get(path(inference), key="byl_other")).status == 404
         waiting = asyncio.create_task(house.get(path(inference, 10)))
         await response.read()
     await eventually(lambda: house.ledger.captures)
@@ -234,8 +235,8 @@ async def test_others_can_not_tell_it_from_one_that_does_not_exist(house: House)
 async def test_another_application_does_not_even_wait(house: House) -> None:
     inference = await asked(house, settle=False)
     began = time.monotonic()
-    assert (await house.get(path(inference, 5), OTHER)).status == 404
-    assert time.monotonic() - began < 2
+    assert (await house.get(path(inference, 10), OTHER)).status == 404
+    assert time.monotonic() - began < 8
 
 
 async def test_a_client_that_leaves_ends_its_wait(house: House) -> None:

@@ -187,7 +187,7 @@ async def test_a_ledger_that_refuses_is_no_fault_of_the_clients(
 async def test_a_capture_that_is_refused_is_counted_as_lost(house: House) -> None:
     house.ledger.refusals["capture"] = deque([KeyConflict("another payload")])
     assert (await house.ask(CHAT)).status == 200
-    assert house.metric("byline_captures_lost_total") == 1
+    await eventually(lambda: house.metric("byline_captures_lost_total") == 1)
 
 
 async def test_a_capture_waits_while_the_ledger_is_frozen(house: House) -> None:

@@ -234,11 +234,10 @@ async def test_two_gateways_together_serve_exactly_what_the_limit_allows(tmp_pat
             return await operator.used(APPLICATION)
 
         async with asyncio.timeout(5):
-            while (await used()).nano_of_day > 7 * 100_000:  # less than any hold
+            # Each answer: three tokens of the prompt and three of the answer; no hold is as small.
+            while (found := await used()).nano_of_day > 7 * 100_000 or found.tokens != 7 * 6:
                 await asyncio.sleep(0.02)
-        found = await used()
         assert found.requests == 7
-        assert found.tokens == 7 * 6  # three of the prompt and three of the answer
         await operator.close()
 
 
@@ -284,7 +283,7 @@ async def eventually_used(operator: Quotas, nano: int) -> None:
 async def test_a_limit_that_is_set_while_a_caller_has_none_is_in_force_within_five_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "QUOTA_UNLIMITED_SECONDS", 0.3)
+    monkeypatch.setattr(module, "QUOTA_UNLIMITED_SECONDS", 1.0)
     async with real(tmp_path) as (server, _, engine_url, stack):
         services = await services_over(server.url, engine_url, tmp_path)
         url = await stack.enter_async_context(gateway_over(services))
@@ -292,6 +291,6 @@ async def test_a_limit_that_is_set_while_a_caller_has_none_is_in_force_within_fi
         operator = Quotas.of(server.url)
         await operator.set(APPLICATION, Quota(requests_per_minute=0))
         assert (await ask(url, CHAT))[0] == 200
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(1.05)
         assert (await ask(url, CHAT))[0] == 429
         await operator.close()

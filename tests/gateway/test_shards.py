@@ -209,6 +209,9 @@ async def test_a_wait_that_begins_before_the_charge_ends_with_the_settlement(
         path = f"/v1/attributions/{response.headers['x-byline-inference-id']}"
         waiting = [asyncio.create_task(house.get(f"{path}?wait=10", key)) for key in (SHOP, ANN)]
         for key in (SHOP, OPERATOR):
+            status, fields = await house.get(path, key)
+            assert (status, fields["state"]) == (200, "pending")
+        for key in (OTHER, ANN):
             assert (await house.get(path, key))[0] == 404
         await response.read()
     await settle(street, house, "usd-2")

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
+from byline.delivery.spool import Spool
 from byline.money import POLICY, charge_nano
 from byline.records import Capture, UsageSource
 from byline.served import read_served
@@ -64,17 +66,43 @@ async def test_the_token_ids_of_a_stream_are_kept(house: House) -> None:
     assert capture.usage.completion_tokens == (2, 3)
 
 
-async def test_done_is_held_back_until_the_capture_is_posted(house: House) -> None:
+@pytest.mark.parametrize("fields", [CHAT, STREAM])
+async def test_an_answer_does_not_wait_for_the_ledger(
+    house: House, fields: dict[str, object]
+) -> None:
     house.ledger.capture_pause = 0.3
+    answer = await house.ask(fields)
+    assert answer.status == 200
+    assert not house.ledger.captures
+    inference = answer.headers["x-byline-inference-id"]
+    shown = await house.get(f"/v1/attributions/{inference}")
+    assert (shown.status, shown.fields["state"]) == (200, "pending"), "its charge is on its way"
+    await eventually(lambda: inference in house.ledger.captures)
+
+
+async def test_done_is_held_back_until_the_charge_is_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, may_write = Spool.write, asyncio.Event()
+
+    async def slowly(spool: Spool, *which: Any, **when: Any) -> None:
+        await may_write.wait()
+        await write(spool, *which, **when)
+
+    monkeypatch.setattr(Spool, "write", slowly)
     headers = {"authorization": f"Bearer {SHOP}"}
     async with house.http.post(
         f"{house.url}/v1/chat/completions", json=STREAM, headers=headers
     ) as response:
         before = await response.content.readuntil(b'"finish_reason":"stop"')
         assert DONE not in before
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await response.content.readuntil(DONE)
         assert not house.ledger.captures
+        may_write.set()
         assert (await response.read()).endswith(DONE)
-        assert house.ledger.captures
+    await eventually(lambda: house.ledger.captures)
 
 
 async def test_a_ledger_that_is_away_does_not_hold_back_done_for_long(house: House) -> None:
@@ -91,12 +119,7 @@ async def test_a_ledger_that_is_away_does_not_hold_back_done_for_long(house: Hou
 
 async def test_a_client_that_leaves_pays_for_what_was_generated(house: House) -> None:
     house.engine.hang_after = 3  # the role and two tokens
-    headers = {"authorization": f"Bearer {SHOP}"}
-    async with house.http.post(
-        f"{house.url}/v1/chat/completions", json=STREAM, headers=headers
-    ) as response:
-        await response.content.readuntil(b"w102")
-        response.close()
+    await house.leave_after(STREAM, b"w102")
     await asyncio.wait_for(house.engine.aborted.wait(), 5)
     await eventually(lambda: house.ledger.captures)
     (capture,) = house.ledger.captures.values()

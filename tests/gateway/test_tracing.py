@@ -1,6 +1,5 @@
 """Traces: one span an inference, its parts below it; from the client through to the engine."""
 
-import asyncio
 import json
 import socket
 import subprocess
@@ -107,8 +106,10 @@ async def test_hold_engine_and_capture_lie_below_it_in_their_order(
     root = spans["chat med"]
     parts = [spans[name] for name in ("hold", "engine", "capture")]
     within = [edge for part in parts for edge in (part.start_time, part.end_time)]
-    edges = [root.start_time, *within, root.end_time]
+    edges = [root.start_time, *within]
     assert edges == sorted(edge for edge in edges if edge is not None)
+    capture = spans["capture"]  # which the answer need not wait for
+    assert (capture.start_time or 0) <= (root.end_time or 0)
     assert (edges[0] or 0) > began - 1_000_000
     engine = spans["engine"]
     least = 30_000_000 * (5 if fields is STREAM else 1)
@@ -160,16 +161,14 @@ async def test_an_error_is_marked_with_its_code_and_without_its_text(
 async def test_a_client_that_leaves_has_its_span_with_what_it_paid(
     house: House, exporter: InMemorySpanExporter
 ) -> None:
-    house.engine.pause = 0.05
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.18):
-            await house.ask(STREAM)
+    house.engine.hang_after = 3  # the role and two tokens
+    await house.leave_after(STREAM, b"w102")
     spans = await spans_of(exporter)
     attributes = spans["chat med"].attributes or {}
     assert attributes["error.type"] == "client_gone"
     assert attributes["http.response.status_code"] == 499
     assert attributes["byline.partial"]
-    assert attributes["gen_ai.usage.output_tokens"] in (1, 2)
+    assert attributes["gen_ai.usage.output_tokens"] == 2
     assert "capture" in spans
 
 

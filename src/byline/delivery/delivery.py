@@ -79,13 +79,16 @@ class Delivery:
             raise SpoolFull(f"the spool is full: {self.waiting} posts wait for the ledger")
         self._spool.require_room()
 
-    async def capture(self, capture: Capture, *, time_ms: int) -> Posted | None:
+    async def capture(
+        self, capture: Capture, *, time_ms: int, kept: Callable[[], None] = lambda: None
+    ) -> Posted | None:
         """Post the charge; None: the ledger did not answer, and it is kept and sent again.
 
-        Raises LedgerRefused, KeyConflict or InsufficientFunds where the ledger refused for good.
-        Goes on when the caller is cancelled.
+        `kept` is called once it outlives this process. Raises LedgerRefused, KeyConflict or
+        InsufficientFunds where the ledger refused for good. Goes on when the caller is cancelled.
         """
-        return await self.send(postings.capture(capture, time_ms=time_ms), time_ms=time_ms)
+        posting = postings.capture(capture, time_ms=time_ms)
+        return await asyncio.shield(self._start(self._deliver(posting, time_ms, kept)))
 
     async def void(self, inference: str, application: str, *, time_ms: int) -> Posted | None:
         """Give a hold back, likewise."""
@@ -143,10 +146,13 @@ class Delivery:
 
     # --- one posting ---
 
-    async def _deliver(self, posting: Posting, time_ms: int) -> Posted | None:
+    async def _deliver(
+        self, posting: Posting, time_ms: int, kept: Callable[[], None] = lambda: None
+    ) -> Posted | None:
         self._in_hand.add(posting.key)
         try:
             await self._keep(posting, time_ms)
+            kept()
             self._step("kept")
             answer = await self._post(posting)
             if isinstance(answer, Posted):
