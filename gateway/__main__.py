@@ -111,6 +111,7 @@ async def serve(settings: GatewaySettings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
     await uvicorn.Server(config).serve()

@@ -6,8 +6,9 @@ Read once, when the answer is complete or has ended early: never chunk by chunk 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Annotated, TypeGuard
 
+import msgspec
 import orjson
 
 from byline.errors import EngineBroke
@@ -17,6 +18,34 @@ from gateway.wire import JsonObject
 
 DONE = b"[DONE]"
 NUMBER_MAX = 2**31 - 1  # of a token's id and of a count of tokens: no engine has larger ones
+
+
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+
+
+class _Choice(msgspec.Struct, gc=False):
+    """What is read of one choice; -1 is the index of what is none."""
+
+    index: int = 0
+    prompt_token_ids: Sequence[TokenId] | None = None
+    token_ids: Sequence[TokenId] | None = None
+
+
+class _Counts(msgspec.Struct, gc=False):
+    prompt_tokens: TokenId
+    completion_tokens: TokenId | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    """What is read of an answer, or of one event of a stream; the rest is passed over."""
+
+    choices: Sequence[_Choice] | None = None
+    prompt_token_ids: Sequence[TokenId] | None = None
+    usage: _Counts | None = None
+
+
+# A third of what it takes to make objects of all that an event says.
+EVENTS = msgspec.json.Decoder(_Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +63,26 @@ class Answer:
         return self.usage is not None and self.usage != counted
 
 
+@dataclass(frozen=True, slots=True)
+class Taped:
+    """What came of a stream that has ended, before it is read."""
+
+    events: bytes
+    choices: int
+
+    def read(self) -> Answer:
+        """See `read_stream`."""
+        return read_stream(self.events, choices=self.choices)
+
+
 def read_plain(body: bytes, *, choices: int, inference: str) -> Answer:
     """An answer that came whole. Raises EngineBroke if it is none: nothing of it was shown yet."""
     fields = _object(body)
     if fields is not None and _is_whole(fields):
-        answer = _read([fields], choices)
-        usage = _counts(fields.get("usage"))
-        if usage is not None:
-            return Answer(answer.prompt, answer.choices, usage)
+        event = _leniently(fields)
+        if event.usage is not None:
+            answer = _read([event], choices)
+            return Answer(answer.prompt, answer.choices, _counted(event.usage))
     raise EngineBroke(f"The engine's answer to {inference} can't be read.")
 
 
@@ -50,16 +91,48 @@ def read_stream(events: bytes, *, choices: int) -> Answer:
 
     What can't be read is left out and never raises: the rest was served, and is charged.
     """
-    return _read(objects_in(events), choices)
+    return _read((event for data in _data_in(events) if (event := _event(data))), choices)
 
 
 def objects_in(events: bytes) -> Iterable[JsonObject]:
     """The JSON objects of whole server-sent events; what can't be read is left out."""
+    return (fields for data in _data_in(events) if (fields := _object(data)) is not None)
+
+
+def _data_in(events: bytes) -> Iterable[bytes]:
     for line in events.splitlines():
         if line.startswith(b"data:") and (data := line[5:].strip()) != DONE:
-            fields = _object(data)
-            if fields is not None:
-                yield fields
+            yield data
+
+
+def _event(data: bytes) -> _Event | None:
+    """One event; None: it can't be read."""
+    try:
+        return EVENTS.decode(data)
+    except (ValueError, RecursionError):  # something in it is odd: what can be read of it counts
+        fields = _object(data)
+        return None if fields is None else _leniently(fields)
+
+
+def _leniently(fields: JsonObject) -> _Event:
+    """What can be read of it; the rest is left out."""
+    listed = fields.get("choices")
+    return _Event(
+        [_choice(each) for each in listed] if isinstance(listed, list) else None,
+        _ids(fields.get("prompt_token_ids")),
+        _counts(fields.get("usage")),
+    )
+
+
+def _choice(fields: object) -> _Choice:
+    if not isinstance(fields, dict):
+        return _Choice(-1)
+    index = fields.get("index", 0)
+    return _Choice(
+        index if type(index) is int else -1,
+        _ids(fields.get("prompt_token_ids")),
+        _ids(fields.get("token_ids")),
+    )
 
 
 def _object(data: bytes) -> JsonObject | None:
@@ -96,33 +169,35 @@ def _is_whole(fields: JsonObject) -> bool:
     )
 
 
-def _read(objects: Iterable[JsonObject], choices: int) -> Answer:
+def _read(events: Iterable[_Event], choices: int) -> Answer:
     prompt: Sequence[int] = ()
     tokens: list[list[int]] = [[] for _ in range(choices)]
-    usage: tuple[int, int] | None = None
-    for fields in objects:
-        prompt = prompt or _ids(fields.get("prompt_token_ids"))
-        listed = fields.get("choices")
-        for choice in listed if isinstance(listed, list) else ():
-            if not isinstance(choice, dict):
-                continue
+    usage: _Counts | None = None
+    for event in events:
+        prompt = prompt or event.prompt_token_ids or ()
+        for choice in event.choices or ():
             # Chat answers carry the prompt's ids at the top, completions in each choice.
-            prompt = prompt or _ids(choice.get("prompt_token_ids"))
-            index = choice.get("index", 0)
-            if type(index) is int and 0 <= index < choices:
-                tokens[index].extend(_ids(choice.get("token_ids")))
+            prompt = prompt or choice.prompt_token_ids or ()
+            if 0 <= choice.index < choices and choice.token_ids:
+                tokens[choice.index].extend(choice.token_ids)
         # Beside a choice stands that choice's usage alone; the sum stands where none is.
-        if choices == 1 or not listed:
-            usage = _counts(fields.get("usage")) or usage
-    return Answer(tuple(prompt), tuple(tuple(choice) for choice in tokens), usage)
+        if choices == 1 or not event.choices:
+            usage = event.usage or usage
+    counted = None if usage is None else _counted(usage)
+    return Answer(tuple(prompt), tuple(tuple(choice) for choice in tokens), counted)
 
 
-def _counts(usage: object) -> tuple[int, int] | None:
-    """Prompt and completion tokens; None: there is no usage here, or none that can be."""
+def _counts(usage: object) -> _Counts | None:
+    """The engine's count; None: there is none here, or none that can be."""
     if not isinstance(usage, dict):
         return None
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
-    return (prompt, completion) if _is_number(prompt) and _is_number(completion) else None
+    return _Counts(prompt, completion) if _is_number(prompt) and _is_number(completion) else None
+
+
+def _counted(usage: _Counts) -> tuple[int, int]:
+    """Prompt and completion tokens."""
+    return usage.prompt_tokens, usage.completion_tokens or 0
 
 
 def _has_ids(fields: JsonObject, name: str) -> bool:

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -24,7 +23,7 @@ from byline.money import (
     pools_of_choices,
 )
 from byline.records import Capture, ServedTokens
-from gateway.answers import Answer, usage_of
+from gateway.answers import Answer, Taped, usage_of
 from gateway.background import Background
 from gateway.deliveries import Deliveries
 from gateway.errors import CLIENT_GONE_STATUS
@@ -45,7 +44,7 @@ KEPT_WAIT_SECONDS = 2.0
 # file has it, so the worker reports the attribution as failed, which is what it is.
 NOT_WRITTEN = "0" * 64
 
-Read = Answer | Callable[[], Answer]  # an answer, or how to read it
+READ_AT_ONCE_BYTES_MAX = 65_536  # of a stream: sooner read, in 0.3 ms, than a thread is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +223,9 @@ class Charging:
         return voided
 
     def finish(
-        self, inference: Inference, answer: Read, ending: Ending = Ending.COMPLETE
+        self, inference: Inference, answer: Answer | Taped, ending: Ending = Ending.COMPLETE
     ) -> Charge:
-        """Charge for an answer in the background. What has yet to be read is read in a thread."""
+        """Charge for an answer in the background. What is long is read in a thread."""
         self._close(inference)
         kept = asyncio.Event()
         posted = self._background.start(self._finish(inference, answer, ending, kept))
@@ -261,11 +260,11 @@ class Charging:
             log.warning("the hold of %s was not given back: %s", inference.id, problem)
 
     async def _finish(
-        self, inference: Inference, read: Read, ending: Ending, kept: asyncio.Event
+        self, inference: Inference, answer: Answer | Taped, ending: Ending, kept: asyncio.Event
     ) -> Capture | None:
         with self._telemetry.captures_waiting.track_inprogress():
             try:
-                reckoned = await self._reckon(inference, read, ending)
+                reckoned = await self._reckon(inference, answer, ending)
             except Exception:  # the last resort: a bug must not leave a hold standing
                 log.critical("nobody pays for %s: a bug", inference.id, exc_info=True)
                 self._telemetry.captures_lost.inc()
@@ -283,10 +282,10 @@ class Charging:
             return capture
 
     async def _reckon(
-        self, inference: Inference, read: Read, ending: Ending
+        self, inference: Inference, came: Answer | Taped, ending: Ending
     ) -> tuple[Answer, Capture] | None:
         """What was served, and what is charged for it; None: nothing was served."""
-        answer = read if isinstance(read, Answer) else await asyncio.to_thread(read)
+        answer = came if isinstance(came, Answer) else await _read(came)
         if not any(usage_of(answer, inference.id).completion_tokens):
             prompt = await self._prompt(inference, answer, ending)
             if not prompt:
@@ -353,3 +352,9 @@ class Charging:
         if answer.mismatched:
             self._telemetry.usage_mismatch.inc()
             log.warning("%s: the engine counts other tokens than it sent", capture.inference)
+
+
+async def _read(taped: Taped) -> Answer:
+    if len(taped.events) <= READ_AT_ONCE_BYTES_MAX:
+        return taped.read()
+    return await asyncio.to_thread(taped.read)

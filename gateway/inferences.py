@@ -13,7 +13,7 @@ from starlette.responses import Response
 from byline.errors import EngineBroke, EngineError
 from byline.money import POLICY
 from byline.records import Caller
-from gateway.answers import Answer, read_plain, read_stream
+from gateway.answers import Taped, read_plain, read_stream
 from gateway.attribution_wait import inline_fields
 from gateway.auth import ASKERS, caller_of
 from gateway.charging import Charge, Charging, Ending, Inference, hold_nano
@@ -110,16 +110,17 @@ class Inferences:
         choices = inference.question.choices
         try:
             answer = read_plain(body, choices=choices, inference=inference.id)
+            shown = presenter.whole(body, None)  # before its charge: it may be no answer after all
         except EngineBroke:
             self._charging.void(inference)
             raise
         charge = self._charging.finish(inference, answer)
         await charge.wait_kept()
-        added: Added = None
         if inference.question.inline:
             added = await unless_gone(request, self._added(inference, charge))
+            shown = presenter.whole(body, added)
         return Response(
-            presenter.whole(body, added),
+            shown,
             headers=answer_headers(inference),
             media_type="application/json",
         )
@@ -138,10 +139,8 @@ class Inferences:
             raise explained(problem, question)
 
         def settle(ending: Ending) -> Charge:
-            def read() -> Answer:
-                return read_stream(tape.kept(), choices=question.choices)
-
-            return self._charging.finish(inference, read, ending)
+            taped = Taped(tape.kept(), question.choices)
+            return self._charging.finish(inference, taped, ending)
 
         def why(problem: EngineError, kept: bytes) -> EngineError:
             came = any(read_stream(kept, choices=question.choices).choices)

@@ -19,7 +19,7 @@ class Presenter(Protocol):
     shows_usage: bool  # whether the engine's usage chunk is to come
 
     def whole(self, body: bytes, added: Added) -> bytes:
-        """A plain answer."""
+        """A plain answer. Raises EngineBroke if it is none."""
 
     def events(self, events: bytes) -> bytes:
         """What the client is sent for some events of the engine's stream."""

@@ -7,7 +7,7 @@ asked; all other limits are looked at anew for each request, in the script that 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -172,13 +172,19 @@ class Admissions:
         while not self._stop.is_set():
             try:
                 await self._send_again()
-                for overdue in await self._quotas.overdue():
-                    await self._settle(overdue)
+                await self._settle_all(await self._quotas.overdue())
             except LedgerError as problem:
                 log.warning("what was taken from quotas waits to be corrected: %s", problem)
             with suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_SECONDS):
                     await self._stop.wait()
+
+    async def _settle_all(self, overdue: Sequence[Overdue]) -> None:
+        """At once, so that a shard that is away holds up only what is its own."""
+        answers = await asyncio.gather(*map(self._settle, overdue), return_exceptions=True)
+        for answer in answers:
+            if answer is not None:
+                raise answer
 
     async def _settle(self, overdue: Overdue) -> None:
         """Correct by what the ledger says it cost; if nothing yet, give it back and look again."""

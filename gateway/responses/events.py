@@ -59,8 +59,8 @@ class ResponsePresenter:
         self._usage: JsonObject | None = None
 
     def whole(self, body: bytes, added: Added) -> bytes:
-        """A plain answer."""
-        return json.dumps(self._with(from_chat(self._response, json.loads(body)), added)).encode()
+        """A plain answer. Raises EngineBroke if it is none."""
+        return json.dumps(self._with(from_chat(self._response, body), added)).encode()
 
     def events(self, events: bytes) -> bytes:
         """The response's events for some of the chat's chunks."""

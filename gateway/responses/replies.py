@@ -1,5 +1,7 @@
 """A chat's answer as a response object."""
 
+import json
+
 from byline.errors import EngineBroke
 from gateway.wire import JsonObject
 
@@ -111,12 +113,13 @@ def usage_fields(usage: JsonObject) -> JsonObject:
     }
 
 
-def from_chat(response: JsonObject, chat: JsonObject) -> JsonObject:
+def from_chat(response: JsonObject, body: bytes) -> JsonObject:
     """The response to a whole chat answer. Raises EngineBroke if it is none."""
     try:
+        chat = json.loads(body)
         choice = chat["choices"][0]
         reason = choice.get("finish_reason")
         output = output_of(choice["message"], response["id"], reason)
         return finished(response, output, reason, chat["usage"])
-    except (KeyError, IndexError, TypeError, AttributeError) as problem:
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as problem:
         raise EngineBroke("The engine's answer can't be read.") from problem

@@ -7,6 +7,7 @@ revoked one is refused everywhere at most that much later. A key that is not kno
 is looked up each time.
 """
 
+import asyncio
 import json
 import re
 import secrets
@@ -49,6 +50,7 @@ class ApiKeys:
         self._follower = follower
         self._clock = clock
         self._remembered: dict[str, tuple[Caller, float]] = {}  # by hash; until when, oldest first
+        self._under_way: dict[str, asyncio.Task[Caller]] = {}  # look-ups, by hash
 
     @classmethod
     async def open(cls, url: str, *, clock: Callable[[], float] = time.monotonic) -> "ApiKeys":
@@ -84,15 +86,34 @@ class ApiKeys:
         """Who the key stands for. Raises Unauthenticated; LedgerUnavailable if Redis is away."""
         if not SECRET.fullmatch(secret):
             raise Unauthenticated("that is no API key of ours")
-        at_rest, now = _at_rest(secret), self._clock()
+        at_rest = _at_rest(secret)
         caller, until = self._remembered.get(at_rest, (None, 0.0))
-        if caller is None or now >= until:
-            self._remembered.pop(at_rest, None)
-            caller = await self._look_up(at_rest)
-            self._remember(at_rest, caller, now + API_KEY_SECONDS)  # from before it was asked for
+        if caller is None or self._clock() >= until:
+            return await asyncio.shield(self._looking_up(at_rest))
         return caller
 
+    def _looking_up(self, at_rest: str) -> "asyncio.Task[Caller]":
+        """All who show a key at once wait for one look-up: a burst must not queue for the server,
+        until the last of it are refused as if that were away."""
+        under_way = self._under_way.get(at_rest)
+        if under_way is None:
+            under_way = self._under_way[at_rest] = asyncio.create_task(self._look_up(at_rest))
+            under_way.add_done_callback(lambda ended: self._looked_up(at_rest, ended))
+        return under_way
+
+    def _looked_up(self, at_rest: str, ended: "asyncio.Task[Caller]") -> None:
+        del self._under_way[at_rest]
+        if not ended.cancelled():
+            ended.exception()  # told to those who still wait for it
+
     async def _look_up(self, at_rest: str) -> Caller:
+        until = self._clock() + API_KEY_SECONDS  # from before it was asked for
+        self._remembered.pop(at_rest, None)
+        caller = await self._stored(at_rest)
+        self._remember(at_rest, caller, until)
+        return caller
+
+    async def _stored(self, at_rest: str) -> Caller:
         with answering("look up an API key"):
             stored = await self._redis.hget(KEYS, at_rest)
         if stored is None:

@@ -150,7 +150,7 @@ def test_a_hanging_engine_keeps_nobody_else_waiting(program: GatewayProgram) -> 
             await cut(writer)
 
     asyncio.run(asyncio.wait_for(hang(), 20))
-    eventually(lambda: program.engine.under_way == 0, "the engine is idle", 2.0)
+    eventually(lambda: program.engine.under_way == 0, "the engine is idle")
     program.assert_quiet()
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from byline.ledger.ledger import Ledger
 from byline.limits import PPB
+from byline.posting import postings
+from byline.posting.postings import Posting
 from byline.records import Attribution, AttributionState, Capture, Leg, Share, Usage, UsageSource
 
 NOW_MS = 1_795_000_000_000
@@ -118,3 +120,8 @@ async def refuses(
     books = await ledger.check()
     assert books.balanced
     assert books.journal_entries == entries
+
+
+def a_posting(inference: str | None = None) -> Posting:
+    """A capture as the spool keeps it."""
+    return postings.capture(a_capture(inference or event_id()), time_ms=NOW_MS)

@@ -1,5 +1,6 @@
 """A secret is shown once and stored only as its hash."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -121,6 +122,36 @@ async def test_a_slow_look_up_is_remembered_from_when_it_was_begun(
     with pytest.raises(Unauthenticated, match="revoked"):
         await gateway.find(secret)
     await gateway.close()
+
+
+async def test_all_who_show_a_key_at_once_wait_for_one_look_up(
+    api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = await api_keys.create(KeyRole.APPLICATION, "shop", now_ms=1)
+    hget, asked = api_keys._redis.hget, 0
+
+    async def counted(*words: str) -> Any:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        return await hget(*words)
+
+    monkeypatch.setattr(api_keys._redis, "hget", counted)
+    burst = [asyncio.create_task(api_keys.find(secret)) for _ in range(1_000)]
+    await asyncio.sleep(0)
+    burst[0].cancel()  # the one who began it leaves: the others are not disturbed
+    found = await asyncio.gather(*burst, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert found[1:] == [Caller(KeyRole.APPLICATION, "shop")] * 999
+    assert asked == 1
+    unknown = "byl_" + "a" * 43
+    refused = await asyncio.gather(*(api_keys.find(unknown) for _ in range(9)),
+                                   return_exceptions=True)  # fmt: skip
+    assert all(isinstance(each, Unauthenticated) for each in refused)
+    assert asked == 2
+    with pytest.raises(Unauthenticated):
+        await api_keys.find(unknown)
+    assert asked == 3
 
 
 async def test_a_key_that_was_not_known_is_found_as_soon_as_it_is(

@@ -93,42 +93,89 @@ def a_short_log(log: Writer) -> None:
     log.close("contrib:alice", "2026-10", 1, 1)
 
 
-def refused(tmp_path: Path, log: Writer) -> bool:
-    return bool(replay(written(tmp_path, log.files()), Policy(log.policy))[0].failed)
+def wrong_books() -> dict[str, Writer]:
+    """Logs that are rightly signed and whose books are wrong, by what is found."""
+    twice = Writer()
+    twice.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})
+    twice.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})
+    gap = Writer(entry_hand=lambda entry: {**entry, "seq": entry["seq"] + 1})
+    gap.add(operation(1, "deposit"), {})
+    nothing = Writer()
+    nothing.add(operation(1, "adjust"), {"open:x": -5, "platform": 5})
+    chain = Writer(leg_hand=lambda leg: {**leg, "n": 2, "prev": "11" * 32})
+    chain.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})
+    half, account = 5 * 10**8, "unattributed:x"
+    of_two, of_three = {"a": half, "b": half}, {"a": half, "b": half, account: half}
+    return {
+        "its event was posted before": twice,
+        "it does not follow entry 0": gap,
+        "open:x gives what it does not have": nothing,
+        "it does not follow line 0 of platform": chain,
+        "gives contrib:c another share": settled(of_two, {"contrib:a": half, "contrib:c": half}),
+        "one is paid without a share": settled(of_two, {"contrib:a": half, "contrib:b": None}),
+        "contrib:b has a share, and was paid nothing":
+            settled(of_three, {"contrib:a": half, account: half}),
+        "leaf 0 is not its manifest": settled(
+            of_two, {"contrib:a": half, "contrib:b": half},
+            Writer(entry_hand=lambda entry: {
+                **entry, "manifest_index": entry["manifest_index"] and 0})),
+    }  # fmt: skip
 
 
-def test_books_that_do_not_balance_are_found_though_rightly_signed(tmp_path: Path) -> None:
-    log = Writer()
-    log.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})
-    log.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})  # the same event
-    assert refused(tmp_path / "twice", log)
-    log = Writer(entry_hand=lambda entry: {**entry, "seq": entry["seq"] + 1})
-    log.add(operation(1, "deposit"), {})
-    assert refused(tmp_path / "gap", log)
-    log = Writer()
-    log.add(operation(1, "adjust"), {"open:x": -5, "platform": 5})
-    assert refused(tmp_path / "from nothing", log)
-    log = Writer()
-    log.add(operation(1, "deposit"), {"funding": -5, "app:demo": 5})
-    log.close("app:demo", "2026-10", 1, 1)
-    assert not refused(tmp_path / "good", log)
-
-
-def test_an_account_that_a_manifest_names_must_be_paid(tmp_path: Path) -> None:
-    log = Writer()
-    manifest = json.dumps({
-        "shares": [{"contributor": "a", "share_ppb": 5 * 10**8},
-                   {"contributor": "b", "share_ppb": 5 * 10**8}],
-        "unattributed_ppb": 0, "adapter_version": "x",
-    })  # fmt: skip
+def settled(
+    manifest: dict[str, int], paid: dict[str, int | None], log: Writer | None = None
+) -> Writer:
+    """A pool of 1,000 nano-USD, in halves; the manifest's shares, and those that legs name."""
+    log = log or Writer()
+    unattributed = manifest.get("unattributed:x", 0)
+    shares = [{"contributor": name, "share_ppb": ppb} for name, ppb in manifest.items()]
+    text = {"shares": [each for each in shares if each["contributor"] != "unattributed:x"],
+            "unattributed_ppb": unattributed, "adapter_version": "x"}  # fmt: skip
     log.add(operation(1, "adjust"), {"platform": -1_000, "open:i": 1_000})
-    log.add("i/settle/0", {"open:i": -1_000, "contrib:a": 1_000}, manifest=manifest)
-    assert not refused(tmp_path / "without shares", log)
-    log = Writer()
-    log.add(operation(1, "adjust"), {"platform": -1_000, "open:i": 1_000})
-    log.add("i/settle/0", {"open:i": -1_000, "contrib:a": 500, "contrib:c": 500},
-            manifest=manifest, shares={"contrib:a": 5 * 10**8, "contrib:c": 5 * 10**8})  # fmt: skip
-    assert refused(tmp_path / "another", log)
+    legs = {"open:i": -1_000, **{account: 1_000 // len(paid) for account in paid}}
+    named = {account: ppb for account, ppb in paid.items() if ppb is not None}
+    log.add("i/settle/0", legs, manifest=json.dumps(text), shares=named)
+    return log
+
+
+@pytest.mark.parametrize("sentence", wrong_books())
+def test_wrong_books_are_found_though_rightly_signed(tmp_path: Path, sentence: str) -> None:
+    log = wrong_books()[sentence]
+    (failed,) = replay(written(tmp_path, log.files()), Policy(log.policy))[0].failed
+    assert failed.endswith(sentence)
+
+
+def test_right_books_and_settles_without_shares_stand(tmp_path: Path) -> None:
+    half = 5 * 10**8
+    made = Writer()
+    made.add(operation(1, "deposit"), {"funding": -5, "app:demo": 5})
+    made.close("app:demo", "2026-10", 1, 1)
+    shared = settled({"a": half, "b": half}, {"contrib:a": half, "contrib:b": half})
+    for number, log in enumerate([made, shared, settled({"a": half}, {"contrib:a": None})]):
+        folder = written(tmp_path / str(number), log.files())
+        assert not replay(folder, Policy(log.policy))[0].failed
+
+
+def another_log() -> Writer:
+    """Written by the same hand, under the same keys."""
+    return a_written_log(Writer(entry_hand=lambda entry: {**entry, "policy": "another"}))
+
+
+def test_an_export_is_held_against_an_older_tree_head(log: Writer, tmp_path: Path) -> None:
+    folder, policy = written(tmp_path / "export", log.files()), Policy(log.policy)
+    older = tmp_path / "older"
+
+    def failed(checkpoint: str) -> list[str]:
+        older.write_text(checkpoint, newline="")
+        return replay(folder, policy, older)[0].failed
+
+    for size in range(len(log.leaves) + 1):
+        assert not failed(log.head(size, keys=log.keys[:1]))
+    other = another_log()
+    assert ["A FORK" in each for each in failed(other.head(30, keys=log.keys[:1]))] == [True]
+    other.add(operation(99, "adjust"), {"platform": 1, "app:demo": -1})
+    assert "leaves, and this" in failed(other.head(keys=log.keys[:1]))[0]
+    assert failed("no head at all")
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "openings.jsonl", "tile"])

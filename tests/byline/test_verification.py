@@ -488,6 +488,8 @@ def test_the_command_checks_as_the_folder_does(log: Writer, tmp_path: Path) -> N
     good = run.invoke(app, ["verify", proof, *key, "--json"])
     assert good.exit_code == 0
     assert json.loads(good.stdout.splitlines()[-1])["verified"] is True
+    assert run.invoke(app, ["verify", proof, *key, proof]).exit_code == 0  # in any order
+    assert "--replay EXPORT" in run.invoke(app, ["verify", "--help"]).stdout
     other = ["--key", Signer(ORIGIN, 1, "other").vkey]
     assert run.invoke(app, ["verify", proof, *other]).exit_code == 1
     assert run.invoke(app, ["verify", "--replay", str(tmp_path), *key]).exit_code == 1

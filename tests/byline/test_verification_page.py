@@ -3,6 +3,7 @@
 A third reading of docs/proofs.md: the page's code shares nothing with the program's.
 """
 
+import base64
 import functools
 import shutil
 import threading
@@ -14,7 +15,11 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 import byline.verification
+from byline.verification.replay import replay
+from byline.verification.signatures import Policy
 from tests.byline.proof_writer import Writer
+from tests.byline.test_replay import a_short_log, another_log, written, wrong_books
+from tests.byline.test_replay import changes as export_changes
 from tests.byline.test_verification import ALICE, FIRST_INFERENCE, HOSTILE_POLICIES, hostile
 from tests.byline.test_verification_changes import Case, cases, cut, log
 
@@ -102,7 +107,6 @@ def everything(made: Writer) -> dict[str, str]:
 
 def test_dropped_files_get_the_programs_sentences_and_a_verdict(page: Page, tmp_path: Path) -> None:
     from byline.verification.program import check
-    from byline.verification.signatures import Policy
 
     files = everything(log())
     for name, text in files.items():
@@ -125,6 +129,89 @@ def test_dropped_files_get_the_programs_sentences_and_a_verdict(page: Page, tmp_
     page.set_input_files("#files", bad)
     expect(page.locator("#verdict")).to_have_class("fails")
     assert "FAILED" in page.inner_text("#said")
+
+
+REPLAY = """async ([files, all, policy]) => {
+  const blob = (raw) => new Blob([Uint8Array.from(atob(raw), (c) => c.charCodeAt(0))]);
+  const folder = new Map(Object.entries(files).map(([path, raw]) => [path, blob(raw)]));
+  const found = [];
+  for (const [path, raw] of all) {
+    const changed = new Map([...folder, [path, blob(raw)]]);
+    found.push((await byline.replay("export", changed, policy)).said.map((each) => each.sentence));
+  }
+  return found;
+}"""
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def test_the_page_finds_each_change_of_an_export_in_the_programs_words(
+    page: Page, tmp_path: Path
+) -> None:
+    log = Writer(newest_alone=True)
+    a_short_log(log)
+    files, policy, folder = log.files(), Policy(log.policy), tmp_path / "export"
+    written(folder, files)
+    made = [change for change in export_changes(log) if change[2] != files[change[1]]]
+    asked = [(name, encoded(data)) for _, name, data in made]
+    asked.append(("openings.jsonl", encoded(files["openings.jsonl"])))  # nothing is changed
+    raw = {name: encoded(data) for name, data in files.items()}
+    found = [
+        sentences
+        for start in range(0, len(asked), 200)
+        for sentences in page.evaluate(REPLAY, [raw, asked[start : start + 200], log.policy])
+    ]
+    assert found.pop() == [sentence for _, sentence in replay(folder, policy)[0].said]
+    assert len(found) > 500
+    for (place, name, data), sentences in zip(made, found, strict=True):
+        (folder / name).write_bytes(data)
+        refused = replay(folder, policy)[0].failed
+        (folder / name).write_bytes(files[name])
+        assert refused, f"{name}: {place}"
+        assert sentences[-1].removeprefix("export") == refused[0].removeprefix(str(folder))
+
+
+def test_the_page_finds_wrong_books_though_rightly_signed(page: Page) -> None:
+    for sentence, wrong in wrong_books().items():
+        raw = {name: encoded(data) for name, data in wrong.files().items()}
+        asked = [("checkpoint", raw["checkpoint"])]
+        [said] = page.evaluate(REPLAY, [raw, asked, wrong.policy])
+        assert said[-1].endswith(sentence)
+
+
+def test_a_chosen_export_is_replayed_to_its_balances(page: Page, tmp_path: Path) -> None:
+    folder = written(tmp_path / "export", log().files())
+    page.reload()
+    page.fill("#policy", log().policy)
+    page.set_input_files("#export", folder)
+    expect(page.locator("#verdict")).to_have_text("All of it holds.")
+    found, balances = replay(folder, Policy(log().policy))
+    assert page.locator("#said li").all_text_contents() == [sentence for _, sentence in found.said]
+    rows = [row.split() for row in page.inner_text("#balances").splitlines()]
+    assert rows == [[f"{nano:,}", account] for account, nano in sorted(balances.items())]
+    assert len(rows) == 8
+
+    for made, verdict in (another_log(), "fails"), (log(), "holds"):
+        older = tmp_path / f"older that {verdict}"
+        older.write_text(made.head(30, keys=log().keys[:1]), encoding="utf-8", newline="")
+        page.set_input_files("#older", older)
+        expect(page.locator("#verdict")).to_have_class(verdict)
+        told = [sentence for _, sentence in replay(folder, Policy(log().policy), older)[0].said]
+        shown = page.locator("#said li").all_text_contents()
+        assert [each.removeprefix("FAILED: export") for each in shown] == [
+            each.removeprefix(str(folder)) for each in told
+        ]
+        assert ("FORK" in shown[-1]) == (verdict == "fails")
+    page.set_input_files("#older", [])
+
+    (folder / "openings.jsonl").unlink()
+    page.set_input_files("#export", folder)
+    expect(page.locator("#verdict")).to_have_class("fails")
+    assert page.inner_text("#balances") == ""
+    page.click("#empty")
+    expect(page.locator("#verdict")).to_be_empty()
 
 
 def test_a_hostile_file_or_policy_ends_in_a_sentence(page: Page, tmp_path: Path) -> None:
@@ -159,7 +246,12 @@ def test_the_page_works_from_any_static_server_and_asks_nobody(page: Page, tmp_p
         served.fill("#policy", log().policy)
         served.set_input_files("#files", proof)
         expect(served.locator("#verdict")).to_have_text("All of it holds.")
-        assert {url.rpartition("/")[2] for url in asked} <= {"", "verify.js", "favicon.ico"}
+        assert {url.rpartition("/")[2] for url in asked} <= {
+            "",
+            "verify.js",
+            "replay.js",
+            "favicon.ico",
+        }
     finally:
         served.close()
         server.shutdown()

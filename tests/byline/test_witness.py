@@ -1,12 +1,18 @@
 """A witness cosigns what continues the head that it cosigned last, and nothing else."""
 
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
 from byline.errors import StartFailed, WitnessesAway
-from byline.notary.cosigning import Cosigning
+from byline.notary import cosigning
+from byline.notary.cosigning import Cosigning, post_to
 from byline.notary.log_keys import witness_key
 from byline.transparency.heads import TreeHead, parse_head, signed_head
 from byline.transparency.notes import SIGNATURE, SigningKey
@@ -126,3 +132,80 @@ def test_a_witness_that_answers_with_another_signature_has_not_cosigned(tmp_path
         cosigning = Cosigning(policy, lambda *_, status=status, text=text: (status, text))
         with pytest.raises(WitnessesAway):
             cosigning.cosigned(signed_head(head(5), [LOG]), head(5), NODES)
+
+
+@contextmanager
+def answering(say: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A witness of somebody's own making, and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, suppress(OSError):
+                        connection.recv(65_536)
+                        say(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def drip(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+def say_what(answer: bytes) -> Callable[[socket.socket], None]:
+    return lambda connection: connection.sendall(answer)
+
+
+BAD_ANSWERS = {
+    "garbage": say_what(b"what\r\n\r\n"),
+    "nothing": say_what(b""),
+    "cut": say_what(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nx"),
+    "no text": say_what(b"HTTP/1.1 200 OK\r\n\r\n\xff"),
+    "a size too long": say_what(b"HTTP/1.1 409 No\r\n\r\n" + b"9" * 5_000),
+    "a size in other digits": say_what(b"HTTP/1.1 409 No\r\n\r\n" + "\u0663".encode()),
+    "for ever": drip,
+}
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_a_bad_witness_neither_ends_nor_holds_up_the_log(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The good one, asked beside it, makes the quorum of any."""
+    monkeypatch.setattr(cosigning, "ANSWER_SECONDS", 0.5)
+    good = a_witness(tmp_path)
+    vkeys = [witness_key(tmp_path / each, "w.example").verifier.text() for each in ("", "bad")]
+    with answering(BAD_ANSWERS[name]) as url:
+        policy = parse_policy(
+            f"witness good {vkeys[0]} http://good\nwitness bad {vkeys[1]} {url}\n"
+            "group one any good bad\nquorum one\n"
+        )
+
+        def post(asked: str, body: bytes) -> tuple[int, str]:
+            if asked == url:
+                return post_to(asked, body)
+            answer = good.add_checkpoint(body.decode(), time_seconds=9)
+            return answer.status.value, answer.text
+
+        checkpoint, began = signed_head(head(5), [LOG]), time.monotonic()
+        found = Cosigning(policy, post).cosigned(checkpoint, head(5), NODES)
+    assert found.startswith(checkpoint)
+    assert found.count("w.example") == 1
+    assert time.monotonic() - began < 10
+
+
+def test_an_address_that_is_none_is_no_crash(tmp_path: Path) -> None:
+    vkey = witness_key(tmp_path, "w.example").verifier.text()
+    for url in ("w.example", "ftp://w.example", "http://", "http://w.example:port"):
+        policy = parse_policy(f"witness w {vkey} {url}\nquorum w\n")
+        with pytest.raises(WitnessesAway):
+            Cosigning(policy).cosigned(signed_head(head(5), [LOG]), head(5), NODES)

@@ -95,6 +95,15 @@ class House:
             lowered = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status, lowered, body, parsed)
 
+    async def leave_after(self, fields: object, seen: bytes) -> None:
+        """Ask for a stream, and go away as soon as this much of it has come."""
+        headers = {"authorization": f"Bearer {SHOP}"}
+        async with self.http.post(
+            f"{self.url}/v1/chat/completions", json=fields, headers=headers
+        ) as response:
+            await response.content.readuntil(seen)
+            response.close()
+
     async def get(self, path: str, key: str | None = SHOP) -> Answer:
         """GET one path."""
         return await self.ask(path=path, key=key, method="GET")
@@ -122,8 +131,10 @@ async def serving_engine(engine: FakeEngine) -> AsyncIterator[str]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    yield f"http://{host}:{port}"
-    await runner.cleanup()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -138,14 +149,16 @@ async def serving_gateway(services: Services) -> AsyncIterator[tuple[str, uvicor
     server.lifespan = config.lifespan_class(config)
     await server.startup()
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}", server
-    if not server.should_exit:
-        # As `server.shutdown()` does, without its tenth of a second of sleep.
-        for listening in server.servers:
-            listening.close()
-        for connection in list(server.server_state.connections):
-            connection.shutdown()
-        await server.lifespan.shutdown()
+    try:
+        yield f"http://127.0.0.1:{port}", server
+    finally:  # also where a test failed: or its sockets would fail others
+        if not server.should_exit:
+            # As `server.shutdown()` does, without its tenth of a second of sleep.
+            for listening in server.servers:
+                listening.close()
+            for connection in list(server.server_state.connections):
+                connection.shutdown()
+            await server.lifespan.shutdown()
 
 
 @pytest.fixture

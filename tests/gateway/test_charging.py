@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -299,6 +300,43 @@ async def test_a_stopping_gateway_leaves_what_waits_to_the_next(
     with running_redis(server):
         async with gateway_over(await services_over(server.url, engine_url, tmp_path)):
             assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+
+
+@pytest.mark.parametrize("fields", [CHAT, STREAM], ids=["plain", "stream"])
+async def test_an_answer_that_outlives_its_hold_is_served_charged_and_marked_late(
+    server: RedisServer,
+    engine: tuple[FakeEngine, str],
+    tmp_path: Path,
+    running: AsyncExitStack,
+    fields: object,
+) -> None:
+    fake, engine_url = engine
+    fake.pause = 0.4
+    with running_redis(server):
+        await deposit(server)
+        given = await services_over(server.url, engine_url, tmp_path)
+        services = replace(given, limits=replace(given.limits, hold_seconds=0.1))
+        url = await running.enter_async_context(gateway_over(services))
+        ledger = services.shards.ledgers["usd"]
+        asking = asyncio.create_task(ask(url, fields))
+        async with asyncio.timeout(5):
+            while not (expired := await ledger.expired_holds(now_ms=clock_ms())):
+                await asyncio.sleep(0.02)
+        (inference,) = expired
+        assert not asking.done()
+        assert await ledger.expire(inference, time_ms=clock_ms()) is not None  # as a worker does
+        assert await ledger.balance("app:shop") == FUNDS
+        status, body = await asking
+        assert status == 200
+        assert not isinstance(fields, dict) or not fields.get("stream") or b"[DONE]" in body
+        kinds = await kinds_of(server, count=4)
+        assert kinds == ["deposit", "hold", "expire", "capture_late"]
+        (late,) = [entry async for entry in ledger.entries() if entry.kind == "capture_late"]
+        assert late.charge > 0
+        assert await ledger.balance("app:shop") == FUNDS - late.charge
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {SHOP}"}) as http:
+            receipt = await http.get(f"{url}/v1/receipts/{inference}")
+            assert (receipt.status, (await receipt.json())["charge_nano"]) == (200, late.charge)
 
 
 async def test_a_capture_that_is_refused_late_is_counted_and_lies_among_the_refusals(

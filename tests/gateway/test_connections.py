@@ -135,7 +135,7 @@ async def test_a_client_that_leaves_is_seen_behind_what_it_sent_ahead(
         await eventually(lambda: house.engine.asked)
         writer.write(ahead)
         await asyncio.sleep(0.05)
-    await asyncio.wait_for(house.engine.aborted.wait(), 1)
+    await asyncio.wait_for(house.engine.aborted.wait(), 5)
 
 
 async def test_too_much_sent_ahead_cuts_the_connection(house: House) -> None:
@@ -145,4 +145,4 @@ async def test_too_much_sent_ahead_cuts_the_connection(house: House) -> None:
         writer.write(HEAD.encode() + b"content-length: 1000000\r\n\r\n" + b" " * 1_000_000)
         with suppress(ConnectionError):  # an end is as good as a reset
             assert await asyncio.wait_for(reader.read(), 5) == b""
-        await asyncio.wait_for(house.engine.aborted.wait(), 1)
+        await asyncio.wait_for(house.engine.aborted.wait(), 5)

@@ -49,7 +49,7 @@ class Shop:
         )
         await eventually(lambda: len(self.engine.asked) > before)
         asking.cancel()
-        await asyncio.wait_for(self.engine.aborted.wait(), 1)
+        await asyncio.wait_for(self.engine.aborted.wait(), 5)
 
     async def entries(self, count: int) -> list[Any]:
         """The journal, once it has so many entries; the books balance."""
@@ -205,7 +205,7 @@ async def test_a_stream_that_is_cut_pays_for_the_token_ids_that_came(
         for _ in range(events):
             await response.content.readuntil(b"\n\n")
         response.close()
-    await asyncio.wait_for(shop.engine.aborted.wait(), 1)
+    await asyncio.wait_for(shop.engine.aborted.wait(), 5)
     source = UsageSource.COUNTED if completion else UsageSource.PROMPT_ONLY
     await assert_paid(shop, source, prompt=PROMPT, completion=completion)
     assert not shop.engine.tokenized

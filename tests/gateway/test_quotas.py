@@ -3,6 +3,7 @@ served when the quotas do not answer."""
 
 import asyncio
 import dataclasses
+import json
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 import uuid_utils
 
-from byline.errors import LedgerRefused
+from byline.api_keys import ApiKeys, id_of
+from byline.errors import LedgerRefused, LedgerUnavailable
 from byline.quotas.quotas import Quotas
 from byline.quotas.scopes import (
     Admitted,
     LimitName,
+    Overdue,
     Quota,
     Refused,
     Scope,
@@ -28,6 +31,7 @@ from byline.records import Caller, KeyRole
 from byline.redis_server import RedisServer, running_redis
 from gateway import quotas as module
 from gateway.quotas import Admissions, duration, scopes_of, wait_headers
+from gateway.wire import Endpoint, read_question
 from tests.fakes import FakeEngine
 from tests.gateway.conftest import CHAT, House, eventually, serving_engine
 from tests.gateway.test_charging import ask, deposit, gateway_over, services_over
@@ -35,6 +39,8 @@ from tests.gateway.test_charging import ask, deposit, gateway_over, services_ove
 pytestmark = pytest.mark.anyio
 APPLICATION = Scope(ScopeKind.APPLICATION, "shop")
 STREAM = {**CHAT, "stream": True}
+MOST_TOKENS = 8 + read_question(Endpoint.CHAT, json.dumps(CHAT).encode()).prompt_tokens_max
+USED_TOKENS = 6  # by an answer to CHAT: three of the prompt, three of the completion
 
 
 def refused(name: LimitName, wait_ms: int | None = 1_200) -> Refused:
@@ -199,6 +205,30 @@ async def test_what_could_not_be_given_back_is_remembered_up_to_a_bound(
     assert len(house.quotas.corrections) == 2
 
 
+async def test_a_shard_that_is_away_holds_up_only_its_own_reservations(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, found = (
+        Overdue(name, name, (Scope(ScopeKind.APPLICATION, name),), is_looked_at=True)
+        for name in ("lost", "found")
+    )
+
+    async def find(_: str, *, payer: str) -> None:
+        if payer == "lost":
+            raise LedgerUnavailable("its shard is away")
+
+    async def overdue(**_: int) -> list[Overdue]:
+        return [lost, found]
+
+    monkeypatch.setattr(house.services.shards, "find", find)
+    monkeypatch.setattr(house.quotas, "overdue", overdue)
+    admissions = Admissions(house.services)
+    admissions.start()
+    await eventually(lambda: house.quotas.corrections)
+    await admissions.drain(5)
+    assert [inference for inference, *_ in house.quotas.corrections] == ["found"]
+
+
 # --- over a real server ---
 
 
@@ -239,6 +269,52 @@ async def test_two_gateways_together_serve_exactly_what_the_limit_allows(tmp_pat
                 await asyncio.sleep(0.02)
         assert found.requests == 7
         await operator.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("quota", "admitted"),
+    [
+        (Quota(requests_per_minute=7), 7),
+        # Room for what one may use at most while four are over, whatever that is: so five begin.
+        (Quota(tokens_per_minute=MOST_TOKENS + 4 * USED_TOKENS), 5),
+    ],
+)
+async def test_an_api_keys_limit_holds_over_two_gateways_and_leaves_other_keys_alone(
+    tmp_path: Path, quota: Quota, admitted: int
+) -> None:
+    async with real(tmp_path) as (server, engine, engine_url, stack):
+        operator, keys = Quotas.of(server.url), await ApiKeys.open(server.url)
+        limited, free = [await keys.create(KeyRole.APPLICATION, "shop", now_ms=1) for _ in range(2)]
+        scope = Scope(ScopeKind.KEY, id_of(limited))
+        await operator.set(scope, quota)
+        urls = []
+        for number in range(2):
+            services = await services_over(server.url, engine_url, tmp_path / str(number))
+            own = dataclasses.replace(services, keys=await ApiKeys.open(server.url))
+            urls.append(await stack.enter_async_context(gateway_over(own)))
+
+        async def served(rounds: int) -> int:
+            answers = []
+            for _ in range(rounds):
+                answers += await asyncio.gather(*(ask(url, CHAT, limited) for url in urls))
+                await quiet(operator, scope, sum(status == 200 for status, _ in answers))
+            assert {status for status, _ in answers} == {200, 429}
+            assert all(b"this API key" in body for status, body in answers if status == 429)
+            return sum(status == 200 for status, _ in answers)
+
+        assert await served(10) == len(engine.asked) == admitted
+        others = await asyncio.gather(*(ask(url, CHAT, free) for url in urls * 5))
+        assert [status for status, _ in others] == [200] * 10
+        await keys.close()
+        await operator.close()
+
+
+async def quiet(operator: Quotas, scope: Scope, answered: int) -> None:
+    """Wait until what was taken for these answers is corrected to what they used."""
+    async with asyncio.timeout(5):
+        while (await operator.used(scope)).tokens != answered * USED_TOKENS:
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.slow

@@ -257,6 +257,44 @@ async def test_a_stream_that_breaks_says_so(house: House) -> None:
     assert (capture.usage.completion_tokens, capture.partial) == ((2,), True)
 
 
+def chat_of(message: object, **more: object) -> bytes:
+    """A chat's whole answer."""
+    choice = {"index": 0, "token_ids": [101], "finish_reason": "stop", "message": message}
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    return json.dumps({"choices": [{**choice, **more}], "usage": usage}).encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        chat_of(None),
+        chat_of("no object"),
+        chat_of({"content": "w", "tool_calls": [{"id": "call_1"}]}),
+        chat_of({"content": "w", "tool_calls": {}, "refusal": None}, finish_reason=["stop"]),
+        chat_of({"content": "w"}, deep=0).replace(b'"deep": 0', b'"deep": ' + b"9" * 5_000),
+    ],
+)
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_chat_that_can_not_be_shown_as_a_response_costs_nothing(
+    house: House, answer: bytes, inline: bool
+) -> None:
+    house.engine.answer = answer
+    wish = {"byline": {"attribution": "inline"}} if inline else {}
+    told = await ask(house, **wish)
+    assert (told.status, told.fields["error"]["code"]) == (502, "engine_broke")
+    await eventually(lambda: house.ledger.voids)
+    assert not house.ledger.captures
+
+
+async def test_a_stream_whose_end_can_not_be_shown_says_so_and_is_charged(house: House) -> None:
+    house.engine.finish_reason = ["stop"]  # type: ignore[assignment]
+    events = await streamed(house)
+    assert (events[-1].type, events[-1].code) == ("error", "engine_broke")  # type: ignore[union-attr]
+    await eventually(lambda: house.ledger.captures)
+    (capture,) = house.ledger.captures.values()
+    assert capture.usage.completion_tokens == (3,)
+
+
 async def test_a_client_that_leaves_pays_for_what_came(house: House) -> None:
     house.engine.hang_after = 3
     headers = {"authorization": f"Bearer {SHOP}"}

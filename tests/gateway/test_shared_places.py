@@ -115,9 +115,11 @@ async def test_two_gateways_that_share_nothing_exceed_the_cap() -> None:
 @asynccontextmanager
 async def gateways(server: RedisServer, count: int) -> AsyncIterator[list[SharedPlaces]]:
     found = [SharedPlaces.of(server.url) for _ in range(count)]
-    yield found
-    for each in found:
-        await each.close()
+    try:
+        yield found
+    finally:
+        for each in found:
+            await each.close()
 
 
 async def share(
@@ -148,11 +150,11 @@ async def test_what_is_only_wished_for_presses_nobody(server: RedisServer) -> No
 async def test_a_dead_gateways_leases_end_by_themselves(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_places, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(shared_places, "LEASE_SECONDS", 1.0)
     async with gateways(server, 2) as (dead, two):
         await share(dead, want="a b")
         assert (await share(two, want="c")).adapters == []
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(1.05)
         assert (await share(two, want="c")).adapters == ["c"]
 
 
@@ -176,8 +178,10 @@ async def engines_at(
         bounds=EngineBounds(loras_max=cap, wait_seconds=wait_seconds), shared=shared,
     )  # fmt: skip
     await engines.start()
-    yield engines
-    await engines.close()
+    try:
+        yield engines
+    finally:
+        await engines.close()
 
 
 async def test_a_busy_gateway_makes_room_for_the_adapter_of_another(server: RedisServer) -> None:
@@ -209,7 +213,7 @@ async def test_a_closed_gateway_leaves_its_places_to_others_at_once(server: Redi
         async with engines_at(server, url) as second:
             began = time.monotonic()
             await second.ask(ask(ADAPTERS[1]))
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < shared_places.LEASE_SECONDS / 2
 
 
 async def test_without_the_ledgers_server_a_gateway_keeps_the_cap_by_itself(

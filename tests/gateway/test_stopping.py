@@ -125,11 +125,11 @@ async def test_an_answer_that_takes_too_long_is_cut_and_what_came_is_charged(
 
 
 async def test_a_stopping_gateway_takes_no_new_requests(running: Running) -> None:
-    running.engine.pause = 1.0
+    running.engine.pause = 2.0
     asking = asyncio.create_task(ask(running.url, CHAT))
     await eventually(lambda: running.engine.asked)
     ending = asyncio.create_task(ended(running))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.0)
     with pytest.raises(aiohttp.ClientError):
         await ask(running.url, CHAT)
     assert (await ending)[0] == 0

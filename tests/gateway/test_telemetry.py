@@ -33,13 +33,13 @@ NAMES = 10_000
 async def test_own_time_leaves_out_all_waits_for_the_engine(
     house: House, fields: dict[str, object]
 ) -> None:
-    house.engine.pause = 0.1  # before the answer, and between a stream's six events
+    house.engine.pause = 0.25  # before the answer, and between a stream's six events
     await house.ask(fields)
     streamed = fields is STREAM
     await eventually(lambda: house.metric("byline_own_seconds_count", route=ROUTE) == 1)
-    assert house.metric("byline_own_seconds_sum", route=ROUTE) < 0.09
+    assert house.metric("byline_own_seconds_sum", route=ROUTE) < 0.24
     upstream = house.metric("byline_upstream_seconds_sum", route=ROUTE)
-    assert upstream > (0.5 if streamed else 0.1)
+    assert upstream > (1.25 if streamed else 0.25)
     assert house.metric("byline_request_seconds_sum", route=ROUTE) > upstream
 
 
@@ -48,22 +48,22 @@ async def test_own_time_leaves_out_a_client_that_sends_slowly(house: House) -> N
     head = f"POST {ROUTE} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {SHOP}\r\n"
     body = b'{"model":"med","messages":[{"role":"user","content":"x"}],"max_tokens":4}'
     writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:10])
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.5)
     writer.write(body[10:])
     assert b"200 OK" in await reader.readline()
     writer.close()
     await eventually(lambda: house.metric("byline_own_seconds_count", route=ROUTE) == 1)
-    assert house.metric("byline_own_seconds_sum", route=ROUTE) < 0.19
-    assert house.metric("byline_request_seconds_sum", route=ROUTE) > 0.2
+    assert house.metric("byline_own_seconds_sum", route=ROUTE) < 0.49
+    assert house.metric("byline_request_seconds_sum", route=ROUTE) > 0.5
 
 
 async def test_own_time_leaves_out_a_client_that_reads_slowly(house: House) -> None:
     async def send(_: Message) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
 
     await asgi(house, json.dumps(CHAT).encode(), send=send)
-    assert house.metric("byline_request_seconds_sum", route=ROUTE) > 0.2
-    assert 0 < house.metric("byline_own_seconds_sum", route=ROUTE) < 0.1
+    assert house.metric("byline_request_seconds_sum", route=ROUTE) > 0.6
+    assert 0 < house.metric("byline_own_seconds_sum", route=ROUTE) < 0.3
 
 
 async def test_a_streams_first_token_and_the_gaps_after_it_are_measured(house: House) -> None:

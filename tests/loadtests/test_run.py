@@ -120,7 +120,7 @@ def test_a_cut_stream_and_an_answer_that_is_no_json_are_failures(
 ) -> None:
     """Locust only logs an exception in a user's code: here it counts."""
     gateway.truncate = gateway.garble = True
-    report = load_test(home, users=8, seconds=2, settle_seconds=5)
+    report = load_test(home, users=8, seconds=4, settle_seconds=5)
     streamed = report["routes"]["chat streamed"]
     stumbled = report["routes"]["JSONDecodeError of a user"]
     assert streamed["failures"] == streamed["count"] > 0

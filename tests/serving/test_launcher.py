@@ -32,7 +32,7 @@ def settings(tmp_path: Path) -> EngineSettings:
 
 
 def test_the_engine_serves_the_release(settings: EngineSettings, tmp_path: Path) -> None:
-    argv, _ = engine_command(settings, RELEASE, {})
+    argv, _ = engine_command(settings, RELEASE, {}, on_cpu=True)
     assert argv[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
     assert after(argv, "--model") == str(tmp_path / "artifacts/base/tiny@0123456789ab")
     assert after(argv, "--served-model-name") == "tiny"
@@ -45,28 +45,41 @@ def test_the_engine_serves_the_release(settings: EngineSettings, tmp_path: Path)
 
 
 def test_lora_leaves_the_logits_layer_alone(settings: EngineSettings) -> None:
-    argv, _ = engine_command(settings, RELEASE, {})
+    argv, _ = engine_command(settings, RELEASE, {}, on_cpu=True)
     first = argv.index("--lora-target-modules") + 1
     assert argv[first : first + 6] == [
         "q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "--lora-modules",
     ]  # fmt: skip
 
 
+def test_the_cpus_engine_has_our_worker_wherever_it_mixes_adapters(
+    settings: EngineSettings,
+) -> None:
+    argv, _ = engine_command(settings, RELEASE, {}, on_cpu=True)
+    assert after(argv, "--worker-cls") == "serving.cpu_engine.Worker"
+    argv, _ = engine_command(settings, RELEASE, {}, on_cpu=False)
+    assert "--worker-cls" not in argv
+
+
 def test_the_gateway_may_load_adapters_where_there_are_any(settings: EngineSettings) -> None:
-    _, environment = engine_command(settings, RELEASE, {})
+    _, environment = engine_command(settings, RELEASE, {}, on_cpu=True)
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     bare = replace(RELEASE, adapters=())
-    _, environment = engine_command(settings, bare, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"})
+    _, environment = engine_command(
+        settings, bare, {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}, on_cpu=True
+    )
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
 
 
 def test_an_unknown_model_is_never_answered_by_the_base_model(settings: EngineSettings) -> None:
-    _, environment = engine_command(settings, RELEASE, {"VLLM_SKIP_MODEL_NAME_VALIDATION": "1"})
+    _, environment = engine_command(
+        settings, RELEASE, {"VLLM_SKIP_MODEL_NAME_VALIDATION": "1"}, on_cpu=True
+    )
     assert environment["VLLM_SKIP_MODEL_NAME_VALIDATION"] == "0"
 
 
 def test_the_engine_calls_nobody_and_keeps_our_environment(settings: EngineSettings) -> None:
-    _, environment = engine_command(settings, RELEASE, {"PATH": "/bin"})
+    _, environment = engine_command(settings, RELEASE, {"PATH": "/bin"}, on_cpu=True)
     assert environment["PATH"] == "/bin"
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
@@ -74,24 +87,24 @@ def test_the_engine_calls_nobody_and_keeps_our_environment(settings: EngineSetti
 
 
 def test_an_eager_engine_compiles_nothing_at_its_first_request(settings: EngineSettings) -> None:
-    argv, environment = engine_command(settings, RELEASE, {})
+    argv, environment = engine_command(settings, RELEASE, {}, on_cpu=True)
     assert "--enforce-eager" in argv
     assert environment["TORCHDYNAMO_DISABLE"] == "1"
     compiled = settings.model_copy(update={"enforce_eager": False})
-    argv, environment = engine_command(compiled, RELEASE, {})
+    argv, environment = engine_command(compiled, RELEASE, {}, on_cpu=True)
     assert "--enforce-eager" not in argv
     assert "TORCHDYNAMO_DISABLE" not in environment
 
 
 def test_a_release_without_adapters_serves_the_base_model(settings: EngineSettings) -> None:
     bare = Release("tiny", "base/tiny@0123456789ab", 2048, (), "router@0123456789ab")
-    argv, _ = engine_command(settings, bare, {})
+    argv, _ = engine_command(settings, bare, {}, on_cpu=True)
     assert not any("lora" in word for word in argv)
 
 
 def test_more_arguments_come_last(tmp_path: Path) -> None:
     settings = EngineSettings(home=tmp_path, arguments=("--max-num-queued-reqs", "9"))
-    argv, _ = engine_command(settings, RELEASE, {})
+    argv, _ = engine_command(settings, RELEASE, {}, on_cpu=True)
     assert argv[-2:] == ["--max-num-queued-reqs", "9"]
 
 

@@ -6,13 +6,9 @@ archive, that ledger is exported no further and `/healthz` answers 503 with the 
 
 import asyncio
 import logging
-import signal
-import sys
 import time
 from contextlib import suppress
 from functools import partial
-
-from pydantic import ValidationError
 
 from byline.archive.adapters import keep_adapters
 from byline.archive.database import Archive
@@ -23,7 +19,6 @@ from byline.archive.writing import missing_texts
 from byline.errors import (
     ArchiveMismatch,
     ArchiveUnavailable,
-    BylineError,
     LedgerError,
     LedgerMisconfigured,
     StartFailed,
@@ -31,6 +26,7 @@ from byline.errors import (
 from byline.home import Home
 from byline.ledger.ledger import Ledger
 from byline.metrics_server import metrics_server
+from byline.program import pause, run, settings_of, until_signalled
 from byline.registry import read_release
 
 log = logging.getLogger("byline.archive")
@@ -43,10 +39,7 @@ RELEASE_SECONDS = 60.0  # between two looks for a new release
 
 async def export_all(settings: ArchiveSettings, metrics: ArchiveMetrics) -> None:
     """Export every ledger until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = until_signalled()
     with metrics_server(
         metrics.registry, settings.metrics_host, settings.metrics_port, problem=metrics.problem
     ):
@@ -67,11 +60,11 @@ async def export(
             raise
         except (LedgerError, ArchiveUnavailable) as problem:
             log.warning("ledger %s: %s; waiting", name, problem)
-            await _pause(stop, AWAY_SECONDS)
+            await pause(stop, AWAY_SECONDS)
         except ArchiveMismatch as problem:
             log.error("ledger %s is not exported any more: %s", name, problem)  # noqa: TRY400
             metrics.observe_stopped(name, str(problem))
-            await _pause(stop, STOPPED_SECONDS)
+            await pause(stop, STOPPED_SECONDS)
 
 
 async def keep_releases(settings: ArchiveSettings, stop: asyncio.Event) -> None:
@@ -85,7 +78,7 @@ async def keep_releases(settings: ArchiveSettings, stop: asyncio.Event) -> None:
             archive.close()
         except (StartFailed, ArchiveUnavailable) as problem:
             log.info("earnings are not shown by the datasets of a new release: %s", problem)
-        await _pause(stop, RELEASE_SECONDS)
+        await pause(stop, RELEASE_SECONDS)
 
 
 async def _export_opened(
@@ -119,25 +112,13 @@ async def _look(
             lag = await exporter.lag()
             missing = await asyncio.to_thread(missing_texts, archive)
             metrics.observe_lag(name, lag, missing=missing, now_ms=time.time_ns() // 1_000_000)
-        await _pause(done, LOOK_SECONDS)
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        await pause(done, LOOK_SECONDS)
 
 
 def main() -> None:
     """The program."""
-    try:
-        settings = ArchiveSettings()
-    except ValidationError as problem:
-        sys.exit(f"the archive's settings (BYLINE_ARCHIVE_...): {problem}")
-    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
-    try:
-        asyncio.run(export_all(settings, ArchiveMetrics()))
-    except* BylineError as problems:
-        sys.exit(f"the archive: {problems.exceptions[0]}")
+    settings = settings_of("archive", ArchiveSettings)
+    run("archive", export_all(settings, ArchiveMetrics()))
 
 
 if __name__ == "__main__":

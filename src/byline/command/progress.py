@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -27,14 +28,12 @@ class Step(Protocol):
 
 
 class _BarStep:
-    def __init__(self, progress: Progress, task: int) -> None:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
 
     def advance(self, done: int, total: int) -> None:
-        from rich.progress import TaskID
-
-        self._progress.update(TaskID(self._task), completed=done, total=total)
+        self._progress.update(self._task, completed=done, total=total)
 
 
 class _PlainStep:
@@ -62,10 +61,11 @@ class _PlainStep:
 
 
 class Display:
-    """Names each step, times it, and shows its progress."""
+    """Names each step, times it, and shows its progress; several may run side by side."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
+        self._bars: Progress | None = None  # while there are any
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -90,7 +90,18 @@ class Display:
 
     @contextmanager
     def _bar(self, what: str) -> Iterator[Step]:
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn())  # fmt: skip
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            yield _BarStep(progress, progress.add_task(what, total=None))
+        """A bar of the step's own, below those of the steps that run beside it."""
+        if self._bars is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                       TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+            self._bars = Progress(*columns, console=self._console, transient=True)
+            self._bars.start()
+        bars, task = self._bars, self._bars.add_task(what, total=None)
+        try:
+            yield _BarStep(bars, task)
+        finally:
+            if len(bars.tasks) > 1:
+                bars.remove_task(task)
+            else:
+                bars.stop()
+                self._bars = None

@@ -6,17 +6,11 @@ log nothing is signed any more, and `/healthz` answers 503 with the reason.
 
 import asyncio
 import logging
-import signal
-import sys
 import time
-from contextlib import suppress
-
-from pydantic import ValidationError
 
 from byline.archive.database import Archive
 from byline.errors import (
     ArchiveUnavailable,
-    BylineError,
     LedgerError,
     LedgerMisconfigured,
     LogMismatch,
@@ -33,6 +27,7 @@ from byline.notary.notary import Integrated, Notary
 from byline.notary.settings import NotarySettings
 from byline.notary.source import Source
 from byline.notary.state import State, sole_notary
+from byline.program import pause, run, settings_of, until_signalled
 from byline.transparency.policies import Policy, parse_policy
 
 log = logging.getLogger("byline.notary")
@@ -43,10 +38,7 @@ STOPPED_SECONDS = 30.0  # between two looks at a contradiction that somebody has
 
 async def notarise_all(settings: NotarySettings, metrics: NotaryMetrics) -> None:
     """Keep every ledger's log until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = until_signalled()
     policy = _policy(settings)
     with metrics_server(
         metrics.registry, settings.metrics_host, settings.metrics_port, problem=metrics.problem
@@ -72,11 +64,11 @@ async def notarise(
                 raise
             except (LedgerError, ArchiveUnavailable) as problem:
                 log.warning("ledger %s: %s; waiting", name, problem)
-                await _pause(stop, AWAY_SECONDS)
+                await pause(stop, AWAY_SECONDS)
             except LogMismatch as problem:
                 log.error("ledger %s is not logged any more: %s", name, problem)  # noqa: TRY400
                 metrics.observe_stopped(name, str(problem))
-                await _pause(stop, STOPPED_SECONDS)
+                await pause(stop, STOPPED_SECONDS)
 
 
 async def _notarise_opened(
@@ -119,22 +111,10 @@ def _policy(settings: NotarySettings) -> Policy:
         raise StartFailed(f"the policy file {settings.policy}: {problem.strerror}") from problem
 
 
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-
-
 def main() -> None:
     """The program."""
-    try:
-        settings = NotarySettings()
-    except ValidationError as problem:
-        sys.exit(f"the notary's settings (BYLINE_NOTARY_...): {problem}")
-    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
-    try:
-        asyncio.run(notarise_all(settings, NotaryMetrics()))
-    except* BylineError as problems:
-        sys.exit(f"the notary: {problems.exceptions[0]}")
+    settings = settings_of("notary", NotarySettings)
+    run("notary", notarise_all(settings, NotaryMetrics()))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ A head without its quorum is not published: whoever asks for cosigned heads woul
 """
 
 import logging
-import urllib.error
-import urllib.request
+import socket
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
 
 from byline.errors import ProofRefused, WitnessesAway
-from byline.transparency.heads import TreeHead, parse_head
+from byline.transparency.heads import SIZE, TreeHead, parse_head
 from byline.transparency.notes import VerifierKey
 from byline.transparency.policies import Policy, Witness
 from byline.transparency.tree import NodeAt, consistency
@@ -18,7 +21,8 @@ from byline.transparency.witnessing import AddCheckpoint, with_cosignatures
 
 log = logging.getLogger("byline.notary")
 
-WITNESS_SECONDS = 2.0
+WITNESS_SECONDS = 2.0  # between two bytes
+ANSWER_SECONDS = 4.0  # for all of them: one slow witness must not hold the log up
 ANSWER_BYTES_MAX = 16_384
 CONFLICT = 409
 NO_POLICY = Policy(())
@@ -32,15 +36,30 @@ Post = Callable[[str, bytes], tuple[int, str]]
 
 
 def post_to(url: str, body: bytes) -> tuple[int, str]:
-    """POST to a witness; answers status and text. Raises OSError where it is away."""
-    request = urllib.request.Request(  # noqa: S310 - an address out of the operator's policy file
-        f"{url.rstrip('/')}/add-checkpoint", data=body, method="POST"
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=WITNESS_SECONDS) as answer:  # noqa: S310
-            return answer.status, answer.read(ANSWER_BYTES_MAX).decode()
-    except urllib.error.HTTPError as problem:
-        return problem.code, problem.read(ANSWER_BYTES_MAX).decode(errors="replace")
+    """POST to a witness; answers status and text.
+
+    Raises OSError where it is away, HTTPException or ValueError where it does not answer as it
+    should. It is cut off after `ANSWER_SECONDS`, also if it sends a byte now and then.
+    """
+    where = urlsplit(url)
+    kind = HTTPSConnection if where.scheme == "https" else HTTPConnection
+    if where.scheme not in {"http", "https"} or where.hostname is None:
+        raise WitnessRefused(f"'{url}' is no address of a witness")
+    with closing(kind(where.hostname, where.port, timeout=WITNESS_SECONDS)) as connection:
+        connection.connect()
+        cut = threading.Timer(ANSWER_SECONDS, _cut, [connection.sock])
+        cut.start()
+        try:
+            connection.request("POST", f"{where.path.rstrip('/')}/add-checkpoint", body)
+            with connection.getresponse() as answer:
+                return answer.status, answer.read(ANSWER_BYTES_MAX).decode()
+        finally:
+            cut.cancel()
+
+
+def _cut(connected: socket.socket) -> None:
+    with suppress(OSError):  # it has ended at this very moment
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 class Cosigning:
@@ -64,7 +83,7 @@ class Cosigning:
             try:
                 lines.append(future.result())
                 signed.append(witness.key)
-            except (WitnessRefused, ProofRefused, OSError, UnicodeDecodeError) as problem:
+            except (WitnessRefused, ProofRefused, OSError, HTTPException, ValueError) as problem:
                 log.warning("witness %s did not cosign: %s", witness.name, problem)
         if not self._policy.is_reached(signed):
             names = ", ".join(key.name for key in signed) or "none of them"
@@ -81,7 +100,7 @@ class Cosigning:
             old = min(self._known.get(witness.name, 0), head.size)
             request = AddCheckpoint(old, tuple(consistency(old, head.size, node)), checkpoint)
             status, text = self._post(witness.url, request.text().encode())
-            if status == CONFLICT and text.strip().isdecimal():
+            if status == CONFLICT and SIZE.fullmatch(text.strip()):
                 self._known[witness.name] = int(text)
                 continue
             if status != 200:

@@ -21,8 +21,9 @@ from byline.notary.state import State
 from byline.posting.postings import parse_entry
 from byline.records import JournalEntry
 from byline.transparency.heads import parse_head
-from byline.transparency.leaves import Salts, entry_leaf
+from byline.transparency.leaves import Salts, logged_leaf
 from byline.transparency.proofs import shown_manifest
+from byline.transparency.tree import NodeAt, leaf_hash
 
 OPENINGS = "openings.jsonl"
 ENTRIES_AT_ONCE = 500
@@ -62,7 +63,7 @@ class LogExport:
             for account, month in self.state.logged_statements()
         )
         at = 0
-        for index, legs in self._entries(size):
+        for index, legs in self._entries(size, self.folder.nodes(size)):
             while at < len(statements) and statements[at][0] < index:
                 yield {"index": statements[at][0], "opening": statements[at][1]}
                 at += 1
@@ -71,8 +72,8 @@ class LogExport:
             if index < size:
                 yield {"index": index, "opening": text}
 
-    def _entries(self, size: int) -> Iterator[tuple[int, dict[str, Json]]]:
-        last = self._last_seq(size)
+    def _entries(self, size: int, node: NodeAt) -> Iterator[tuple[int, dict[str, Json]]]:
+        last = len(self.state.seqs_between(0, size))
         for first in range(1, last + 1, ENTRIES_AT_ONCE):
             until = min(first + ENTRIES_AT_ONCE - 1, last)
             found = [parse_entry(text) for text in self._texts(first, until)]
@@ -80,25 +81,14 @@ class LogExport:
                 raise NotFound(f"the archive does not have all entries from {first} to {until} yet")
             shown = self._manifests(found)
             for entry in found:
-                yield self._entry(entry, shown)
-
-    def _last_seq(self, size: int) -> int:
-        """The last entry that the head covers: one of the leaves at its end."""
-        for index in range(size - 1, -1, -1):
-            (data,) = self.state.data(index, index + 1)
-            leaf = json.loads(data)
-            if leaf["type"] == "entry":
-                return int(leaf["seq"])
-        return 0
+                yield self._entry(entry, shown, node)
 
     def _entry(
-        self, entry: JournalEntry, shown: dict[str, str | None]
+        self, entry: JournalEntry, shown: dict[str, str | None], node: NodeAt
     ) -> tuple[int, dict[str, Json]]:
-        index, data, places = self.state.entry(entry.seq)
-        leaf = entry_leaf(
-            entry, places, self.salts, manifest_index=json.loads(data)["manifest_index"]
-        )
-        if leaf.data != data:
+        index, places = self.state.entry(entry.seq)
+        leaf = logged_leaf(entry, index, places, self.salts)
+        if node(0, index) != leaf_hash(leaf.data):
             raise NotFound(f"entry {entry.seq} of the archive is not the one that was logged")
         opening: dict[str, Json] = {
             "index": index, "legs": [{"text": text.decode()} for text in leaf.texts],

@@ -106,9 +106,17 @@ class LogFolder:
         if not is_consistent(old.size, size, old.root, root, path):
             raise LogMismatch(
                 f"the tiles in {self.root} don't continue the published head of {old.size}: "
-                "nothing is signed. Move the folder aside except its checkpoint: it is made again"
+                "nothing is signed. Move all its files but `checkpoint` aside: they are made again"
             )
         return TreeHead(old.origin, size, root)
+
+    def has_tiles(self, size: int) -> bool:
+        """Are the tiles there that a tree of this size is proven and continued by?"""
+        try:
+            root_of(size, self.nodes(size))
+        except (ValueError, IndexError):
+            return False
+        return True
 
     def sync_folders(self, old: int, size: int) -> None:
         """Make the names of new files durable: the head must not outlive a tile."""

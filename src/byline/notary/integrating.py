@@ -11,14 +11,13 @@ from byline.transparency.leaves import (
     UNCHAINED,
     ChainHead,
     Salts,
-    entry_leaf,
+    has_manifest_leaf,
     heads_after,
+    logged_leaf,
     manifest_leaf,
     places_of,
     shares_of,
 )
-
-SETTLE = "settle"
 
 
 def chained_accounts(page: Sequence[Found]) -> list[str]:
@@ -37,19 +36,18 @@ def addition_of(
     """
     addition = Addition(size, chains=dict(chains))
     for found in page:
-        entry, manifest_index = found.entry, None
+        entry = found.entry
         if found.manifest is not None and (
             sha256_hex(found.manifest.encode()) != entry.manifest_sha256
         ):
             raise LogMismatch(f"the text behind journal entry {entry.seq} was changed")
         shares: Mapping[str, int] = {}
-        if entry.kind == SETTLE and entry.manifest_sha256 is not None:
-            manifest_index = addition.next_leaf
-            addition.leaves.append(NewLeaf("manifest", manifest_leaf(entry, salts)))
+        if has_manifest_leaf(entry):
+            addition.leaves.append(NewLeaf(manifest_leaf(entry, salts)))
             shares = {} if found.manifest is None else shares_of(json.loads(found.manifest))
         places = places_of(entry, addition.chains, shares)
-        leaf = entry_leaf(entry, places, salts, manifest_index=manifest_index)
-        addition.leaves.append(NewLeaf("entry", leaf.data, entry.seq, places))
+        leaf = logged_leaf(entry, addition.next_leaf, places, salts)
+        addition.leaves.append(NewLeaf(leaf.data, entry.seq, places))
         addition.chains.update(heads_after(entry, leaf))
     if page:
         addition.seq = page[-1].entry.seq

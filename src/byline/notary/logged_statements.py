@@ -57,7 +57,7 @@ class StatementLeaves:
                 )  # fmt: skip
                 text = statement_text(opening, self.salts)
                 openings.append((row.account, row.month, addition.next_leaf, text))
-                addition.leaves.append(NewLeaf("statement", statement_leaf(row.month, text)))
+                addition.leaves.append(NewLeaf(statement_leaf(row.month, text)))
                 if len(openings) == STATEMENTS_AT_ONCE:
                     break
         if openings:
@@ -78,7 +78,7 @@ class StatementLeaves:
             )
         ).scalar_one()
         entry = parse_entry(text)
-        _, _, places = self.state.entry(newest)
+        _, places = self.state.entry(newest)
         leaf = entry_leaf(entry, places, self.salts)  # its legs are what counts here
         at = [leg.account for leg in entry.legs].index(account)
         return n, leaf.nodes[at].hash

@@ -25,8 +25,9 @@ from byline.notary.folder import RECEIPT_KEYS, LogFolder
 from byline.notary.integrating import addition_of, chained_accounts
 from byline.notary.log_keys import LogKeys
 from byline.notary.logged_statements import StatementLeaves
+from byline.notary.remaking import Remaking
 from byline.notary.source import Source
-from byline.notary.state import Addition, NewLeaf, State
+from byline.notary.state import Addition, NewLeaf, Standing, State
 from byline.transparency.heads import signed_head
 from byline.transparency.leaves import key_leaf
 from byline.transparency.tiles import WIDTH
@@ -72,6 +73,8 @@ class Notary:
         self._step = step
         self._observe = observe
         self._statements = StatementLeaves(source, state, keys.salts)
+        self._remaking = Remaking(source, state, keys.salts)
+        self._is_whole = False  # the folder has been looked at since the start
         self._next_look = 0.0
         self._noted: int | None = None  # how far the ledger has been told that it is logged
 
@@ -138,7 +141,7 @@ class Notary:
         for at in range(vkeys.index(standing.key), len(keys) - 1):
             size = self._state.standing().size
             leaf = key_leaf(standing.origin, keys[at], keys[at + 1].verifier)
-            self._state.add(Addition(size, [NewLeaf("key", leaf)]), key=vkeys[at + 1])
+            self._state.add(Addition(size, [NewLeaf(leaf)]), key=vkeys[at + 1])
         self._folder.publish_keys(vkeys)
         self._folder.publish_keys(
             (key.verifier.text() for key in self._keys.receipts), RECEIPT_KEYS
@@ -155,6 +158,9 @@ class Notary:
     def _publish(self) -> None:
         """Publish what was decided and is not published yet."""
         standing = self._state.standing()
+        if not self._is_whole:
+            self._mend_folder(standing)
+            self._is_whole = True
         while (old := self._folder.head(standing.origin)).size != standing.size:
             if old.size > standing.size:
                 raise LogMismatch(
@@ -162,9 +168,7 @@ class Notary:
                     "state is an older copy. Nothing is signed, or there would be two histories"
                 )
             size = min(standing.size, old.size + LEAVES_PUBLISHED_AT_ONCE)
-            for index in range(old.size // WIDTH, -(-size // WIDTH)):
-                end = min((index + 1) * WIDTH, size)
-                self._folder.write_bundle(index, list(self._state.data(index * WIDTH, end)))
+            self._write_bundles(old.size, size)
             self._step("bundles")
             self._folder.write_upper_tiles(old.size, size)
             self._step("tiles")
@@ -176,5 +180,29 @@ class Notary:
             self._step("cosigned")
             self._folder.publish(checkpoint)
             self._step("published")
+            if size // WIDTH > old.size // WIDTH:
+                self._state.forget(size // WIDTH * WIDTH, head)
             self._folder.drop_partial(old.size, size)
             self._step("cleaned")
+
+    def _mend_folder(self, standing: Standing) -> None:
+        """Make published files again that are lost; they must have the root that was published."""
+        known = [self._folder.head(standing.origin), self._state.published()]
+        old = max(known, key=lambda head: head.size)
+        if old.size > standing.size:
+            return  # an older state is no matter of lost files
+        if not self._folder.has_tiles(old.size):
+            log.warning("files of the %d published leaves are lost: made again", old.size)
+            self._write_bundles(0, old.size)
+            self._folder.write_upper_tiles(0, old.size)
+            self._folder.sync_folders(0, old.size)
+        self._folder.head_of(old, old.size)
+
+    def _write_bundles(self, old: int, size: int) -> None:
+        """Write the bundles that a log of `size` leaves has and one of `old` had not."""
+        for index in range(old // WIDTH, -(-size // WIDTH)):
+            start, end = index * WIDTH, min((index + 1) * WIDTH, size)
+            data = self._state.unpublished(start, end)
+            if data is None:
+                data = self._remaking.data(start, end)
+            self._folder.write_bundle(index, data)

@@ -21,7 +21,14 @@ from byline.notary.state import State
 from byline.posting.postings import parse_entry
 from byline.records import JournalEntry
 from byline.transparency.heads import TreeHead, parse_head
-from byline.transparency.leaves import EntryLeaf, Salts, entry_leaf
+from byline.transparency.leaves import (
+    EntryLeaf,
+    Salts,
+    has_manifest_leaf,
+    logged_leaf,
+    manifest_leaf,
+    statement_leaf,
+)
 from byline.transparency.proofs import (
     LeafProof,
     ShownManifest,
@@ -33,7 +40,7 @@ from byline.transparency.proofs import (
     statement_opening,
     with_leaves,
 )
-from byline.transparency.tree import NodeAt, consistency, inclusion, root_of
+from byline.transparency.tree import NodeAt, consistency, inclusion, leaf_hash, root_of
 from byline.transparency.witnessing import AddCheckpoint
 
 ROWS_AT_ONCE = 1_000
@@ -47,7 +54,6 @@ class LoggedEntry:
     entry: JournalEntry
     leaf: EntryLeaf
     index: int
-    manifest_index: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,18 @@ class View:
 
     def proof(self, index: int) -> LeafProof:
         """Where a leaf stands. NotProven while the head does not cover it."""
+        self.require(index)
+        return LeafProof(index, tuple(inclusion(index, self.head.size, self.node)))
+
+    def require(self, index: int) -> None:
+        """Raises NotProven while the head does not cover this leaf."""
         if index >= self.head.size:
             raise NotProven("no published tree head covers this yet: ask again in a few seconds")
-        return LeafProof(index, tuple(inclusion(index, self.head.size, self.node)))
+
+    def has(self, index: int, data: bytes) -> bool:
+        """Is this the leaf that was logged there?"""
+        self.require(index)
+        return self.node(0, index) == leaf_hash(data)
 
 
 class LogReader:
@@ -76,6 +91,7 @@ class LogReader:
         self._archive = archive
         self._salts = salts
         self._name = name
+        self._view: View | None = None  # the last one: it has read tiles that the next may need
 
     @classmethod
     def open(cls, home: Path, archive: Archive, *, name: str = "usd") -> "LogReader":
@@ -93,28 +109,32 @@ class LogReader:
         checkpoint = self._folder.checkpoint()
         if checkpoint is None:
             raise NotProven("the log has no tree head yet: ask again in a few seconds")
-        head, _ = parse_head(checkpoint)
-        return View(checkpoint, head, self._folder.nodes(head.size))
+        if self._view is None or self._view.checkpoint != checkpoint:
+            head, _ = parse_head(checkpoint)
+            self._view = View(checkpoint, head, self._folder.nodes(head.size))
+        return self._view
 
     def smallest_covering(self, key: str) -> TreeHead:
         """The smallest tree that has the entry with this key; every published head continues it.
 
         NotProven while no published head covers it.
         """
-        view, (index, _, _) = self.view(), self._state.entry(self.seq_of(key))
-        if index >= view.head.size:
-            raise NotProven("no published tree head covers this yet: ask again in a few seconds")
+        view, (index, _) = self.view(), self._state.entry(self.seq_of(key))
+        view.require(index)
         return TreeHead(view.head.origin, index + 1, root_of(index + 1, view.node))
 
     def entry(self, seq: int) -> LoggedEntry:
-        """A journal entry with its leaf. NotProven while it has none."""
+        """A journal entry with its leaf. NotProven while no published head covers it."""
+        return self._entry(self.view(), seq)
+
+    def _entry(self, view: View, seq: int) -> LoggedEntry:
         with self._archive.reading() as connection:
             text = connection.scalar(
                 select(entries.c.text).where(entries.c.ledger == self._name, entries.c.seq == seq)
             )
         if text is None:
             raise NotProven(f"journal entry {seq} is not in the archive yet")
-        return self._logged(text)
+        return self._logged(view, text)
 
     def seq_of(self, key: str) -> int:
         """The number of the entry with this event key. NotProven without one."""
@@ -140,12 +160,14 @@ class LogReader:
         NotFound where the account has no line in that entry, NotProven while it is not covered.
         """
         self._require_line(seq, account)
-        view, found = self.view(), self.entry(seq)
+        view = self.view()
+        found = self._entry(view, seq)
         return self._text(view, found, self._line(found, account))
 
     def entry_proof(self, seq: int, shown: Sequence[str], *, with_manifest: bool = False) -> str:
         """The `.tlog-proof` of a whole entry, with the legs of `shown` accounts opened."""
-        view, found = self.view(), self.entry(seq)
+        view = self.view()
+        found = self._entry(view, seq)
         manifest = self._manifest(found.entry) if with_manifest else None
         opening = entry_opening(found.entry, found.leaf, shown=shown, manifest=manifest)
         return self._text(view, found, opening)
@@ -154,11 +176,11 @@ class LogReader:
         """The lines of a statement's `.tlog-proofs`; `seqs` are its `from_seq` and `to_seq`."""
         view = self.view()
         index, text = self._state.statement(account, month)
-        (data,) = self._state.data(index, index + 1)
+        data = statement_leaf(month, text)
 
         def proofs() -> Iterator[tuple[dict[str, Json], LeafProof]]:
             yield statement_opening(data, text), view.proof(index)
-            for found in self._lines(account, *seqs):
+            for found in self._lines(view, account, *seqs):
                 yield self._line(found, account), view.proof(found.index)
 
         return proof_set_lines(view.checkpoint, proofs(), self._keys(view))
@@ -187,20 +209,19 @@ class LogReader:
 
     def _text(self, view: View, found: LoggedEntry, opening: dict[str, Json]) -> str:
         further = self._keys(view)
-        if found.manifest_index is not None:
-            further.insert(0, self._further(view, found.manifest_index))
+        if has_manifest_leaf(found.entry):
+            manifest = manifest_leaf(found.entry, self._salts)
+            further.insert(0, (manifest, view.proof(found.index - 1)))
         return proof_text(with_leaves(opening, further), view.proof(found.index), view.checkpoint)
 
     def _keys(self, view: View) -> list[tuple[bytes, LeafProof]]:
         return [
-            self._further(view, leaf) for leaf in self._state.key_leaves() if leaf < view.head.size
+            (data, view.proof(leaf))
+            for leaf, data in self._state.key_leaves()
+            if leaf < view.head.size
         ]
 
-    def _further(self, view: View, index: int) -> tuple[bytes, LeafProof]:
-        (data,) = self._state.data(index, index + 1)
-        return data, view.proof(index)
-
-    def _lines(self, account: str, from_seq: int, to_seq: int) -> Iterator[LoggedEntry]:
+    def _lines(self, view: View, account: str, from_seq: int, to_seq: int) -> Iterator[LoggedEntry]:
         """The account's entries in this range, in order."""
         mine = (legs.c.ledger == self._name, legs.c.account == account)
         after = from_seq - 1
@@ -215,22 +236,19 @@ class LogReader:
             with self._archive.reading() as connection:
                 rows = connection.execute(asked).all()
             for row in rows:
-                yield self._logged(row.text)
+                yield self._logged(view, row.text)
             if len(rows) < ROWS_AT_ONCE:
                 return
             after = rows[-1].seq
 
-    def _logged(self, text: str) -> LoggedEntry:
+    def _logged(self, view: View, text: str) -> LoggedEntry:
         """The leaf made again from the journal's text; it must be the one that was logged."""
         entry = parse_entry(text)
-        index, data, places = self._state.entry(entry.seq)
-        manifest_index = None
-        if entry.kind == "settle" and entry.manifest_sha256 is not None:
-            manifest_index = index - 1
-        leaf = entry_leaf(entry, places, self._salts, manifest_index=manifest_index)
-        if leaf.data != data:
+        index, places = self._state.entry(entry.seq)
+        leaf = logged_leaf(entry, index, places, self._salts)
+        if not view.has(index, leaf.data):
             raise LogMismatch(f"entry {entry.seq} of the archive is not the one that was logged")
-        return LoggedEntry(entry, leaf, index, manifest_index)
+        return LoggedEntry(entry, leaf, index)
 
     def _manifest(self, entry: JournalEntry) -> ShownManifest | None:
         asked = select(manifests.c.text).where(manifests.c.sha256 == entry.manifest_sha256)

@@ -34,7 +34,7 @@ class Source:
         if not texts:  # also where it is trimmed to its end; one that counts less has lost entries
             is_trimmed = (await self.ledger.unfinished()).journal_entries >= first
         if is_trimmed:
-            texts = await asyncio.to_thread(self._archived, first, limit + 1) or texts
+            texts = await asyncio.to_thread(self.archived, first, limit + 1) or texts
         if seq and (not texts or sha256_hex(texts[0][1].encode()) != entry_sha256):
             raise LogMismatch(
                 f"ledger {self.name}: entry {seq} is in the log, and in the journal there is "
@@ -71,8 +71,8 @@ class Source:
             for entry, text in page
         ]
 
-    def _archived(self, seq: int, limit: int) -> list[tuple[int, str]]:
-        """Entries from `seq` on, from the archive."""
+    def archived(self, seq: int, limit: int) -> list[tuple[int, str]]:
+        """Up to `limit` entries from `seq` on, number and text, from the archive."""
         if self.archive is None:
             return []
         asked = (

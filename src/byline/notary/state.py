@@ -1,20 +1,23 @@
 """What the notary has decided: which leaf stands where. One SQLite file a log, never published.
 
 A leaf's place is decided by the transaction that puts it here, together with the chains that it
-lengthens. All that is published is made from here and can be made again, byte for byte; so whatever
-dies afterwards, there is one history.
+lengthens; so whatever dies afterwards, there is one history. A leaf's data is kept here until its
+entry bundle is full and published. After that the bundle has it; it can be made again, byte for
+byte, from its place here and the archive's text (`byline.notary.remaking`).
 """
 
 import fcntl
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from byline.errors import LogMismatch, NotFound, NotProven, StartFailed
+from byline.transparency.heads import TreeHead
 from byline.transparency.leaves import ChainHead, Place
-from byline.transparency.tree import HASH_BYTES
+from byline.transparency.tree import EMPTY_ROOT, HASH_BYTES
 
 N_BYTES, PPB_BYTES = 8, 4
 PLACE_BYTES = N_BYTES + HASH_BYTES + PPB_BYTES
@@ -26,17 +29,19 @@ PRIVATE = 0o700  # of the folder: the state names accounts
 TABLES = """
 CREATE TABLE IF NOT EXISTS log (
     one INTEGER PRIMARY KEY CHECK (one = 1), origin TEXT NOT NULL, size INTEGER NOT NULL,
-    seq INTEGER NOT NULL, entry_sha256 TEXT NOT NULL, key TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS leaves (
-    leaf INTEGER PRIMARY KEY, type TEXT NOT NULL, seq INTEGER UNIQUE, data BLOB NOT NULL,
-    places BLOB);
+    seq INTEGER NOT NULL, entry_sha256 TEXT NOT NULL, key TEXT NOT NULL,
+    published INTEGER NOT NULL, root BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS entries (
+    seq INTEGER PRIMARY KEY, leaf INTEGER NOT NULL, places BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS unpublished (
+    leaf INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS chains (
     account TEXT PRIMARY KEY, n INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS statements (
     account TEXT NOT NULL, month TEXT NOT NULL, leaf INTEGER NOT NULL, opening TEXT NOT NULL,
     PRIMARY KEY (account, month)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (
-    leaf INTEGER PRIMARY KEY);
+    leaf INTEGER PRIMARY KEY, data BLOB NOT NULL);
 """
 
 
@@ -44,7 +49,6 @@ CREATE TABLE IF NOT EXISTS keys (
 class NewLeaf:
     """One leaf to add; an entry's brings its number and its legs' places."""
 
-    type: str
     data: bytes
     seq: int | None = None
     places: tuple[Place, ...] = ()
@@ -93,7 +97,9 @@ class State:
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(TABLES)
-        connection.execute("INSERT OR IGNORE INTO log VALUES (1, ?, 0, 0, '', '')", (origin,))
+        connection.execute(
+            "INSERT OR IGNORE INTO log VALUES (1, ?, 0, 0, '', '', 0, ?)", (origin, EMPTY_ROOT)
+        )
         found = state.standing().origin
         if found != origin:
             raise LogMismatch(f"the log in {path} is '{found}', not '{origin}': name it as it was")
@@ -127,14 +133,17 @@ class State:
 
         `statements` are account, month, leaf and opening; `key` is what a key leaf announces.
         """
-        rows = [
-            (leaf, new.type, new.seq, new.data, packed(new.places) if new.seq else None)
-            for leaf, new in enumerate(addition.leaves, start=addition.size)
-        ]
+        leaves = list(enumerate(addition.leaves, start=addition.size))
         with self._writing() as connection:
             if self.standing().size != addition.size:
                 raise LogMismatch("another notary writes this log: stop one of them")
-            connection.executemany("INSERT INTO leaves VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany(
+                "INSERT INTO unpublished VALUES (?, ?)", [(leaf, new.data) for leaf, new in leaves]
+            )
+            connection.executemany(
+                "INSERT INTO entries VALUES (?, ?, ?)",
+                [(new.seq, leaf, packed(new.places)) for leaf, new in leaves if new.seq],
+            )
             connection.executemany(
                 "INSERT INTO chains VALUES (?, ?, ?) ON CONFLICT (account) "
                 "DO UPDATE SET n = excluded.n, hash = excluded.hash",
@@ -142,7 +151,9 @@ class State:
             )
             connection.executemany("INSERT INTO statements VALUES (?, ?, ?, ?)", statements)
             if key is not None:
-                connection.execute("INSERT INTO keys VALUES (?)", (addition.size,))
+                connection.execute(
+                    "INSERT INTO keys VALUES (?, ?)", (addition.size, addition.leaves[0].data)
+                )
             connection.execute(
                 "UPDATE log SET size = ?, seq = coalesce(?, seq), "
                 "entry_sha256 = coalesce(?, entry_sha256), key = coalesce(?, key)",
@@ -165,22 +176,41 @@ class State:
             found.update({account: ChainHead(n, hash_) for account, n, hash_ in rows})
         return found
 
-    def data(self, start: int, end: int) -> Iterator[bytes]:
-        """The data of leaves [start, end)."""
-        query = "SELECT data FROM leaves WHERE leaf >= ? AND leaf < ? ORDER BY leaf"
-        for (data,) in self._connection.execute(query, (start, end)):
-            yield data
+    def unpublished(self, start: int, end: int) -> list[bytes] | None:
+        """The data of leaves [start, end); None where some of it is only in published bundles."""
+        query = "SELECT data FROM unpublished WHERE leaf >= ? AND leaf < ? ORDER BY leaf"
+        found = [data for (data,) in self._connection.execute(query, (start, end))]
+        return found if len(found) == end - start else None
 
-    def entry(self, seq: int) -> tuple[int, bytes, tuple[Place, ...]]:
-        """Place, data and legs' places of an entry's leaf. NotProven while it has none."""
+    def forget(self, leaf: int, head: TreeHead) -> None:
+        """Drop the data of leaves before this one: full bundles under a published head have it."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM unpublished WHERE leaf < ?", (leaf,))
+            connection.execute("UPDATE log SET published = ?, root = ?", (head.size, head.root))
+
+    def published(self) -> TreeHead:
+        """The head under which data was forgotten last: what is made again must have its root."""
+        asked = "SELECT origin, published, root FROM log"
+        return TreeHead(*self._connection.execute(asked).fetchone())
+
+    def entry(self, seq: int) -> tuple[int, tuple[Place, ...]]:
+        """Place of an entry's leaf, and its legs' places. NotProven while it has none."""
         row = self._connection.execute(
-            "SELECT leaf, data, places FROM leaves WHERE seq = ?", (seq,)
+            "SELECT leaf, places FROM entries WHERE seq = ?", (seq,)
         ).fetchone()
         if row is None:
             raise NotProven(
                 f"journal entry {seq} is not in the log yet: ask again in a few seconds"
             )
-        return row[0], row[1], unpacked(row[2])
+        return row[0], unpacked(row[1])
+
+    def seqs_between(self, start: int, end: int) -> range:
+        """The entries whose leaves are among [start, end)."""
+        every = range(1, self.standing().seq + 1)  # their leaves grow with their numbers
+        first, last = (
+            bisect_left(every, leaf, key=lambda seq: self.entry(seq)[0]) for leaf in (start, end)
+        )
+        return every[first:last]
 
     def statement(self, account: str, month: str) -> tuple[int, str]:
         """Leaf and opening of a statement. NotProven while it has none."""
@@ -194,9 +224,16 @@ class State:
         """Account and month of all that have a leaf."""
         return set(self._connection.execute("SELECT account, month FROM statements"))
 
-    def key_leaves(self) -> list[int]:
-        """Where keys are announced."""
-        return [leaf for (leaf,) in self._connection.execute("SELECT leaf FROM keys ORDER BY leaf")]
+    def statements_between(self, start: int, end: int) -> list[tuple[int, str, str]]:
+        """Leaf, month and opening of the statements whose leaves are among [start, end)."""
+        query = (
+            "SELECT leaf, month, opening FROM statements WHERE leaf >= ? AND leaf < ? ORDER BY leaf"
+        )
+        return self._connection.execute(query, (start, end)).fetchall()
+
+    def key_leaves(self) -> list[tuple[int, bytes]]:
+        """Where keys are announced, and by which data."""
+        return self._connection.execute("SELECT leaf, data FROM keys ORDER BY leaf").fetchall()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

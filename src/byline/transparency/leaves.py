@@ -22,6 +22,7 @@ VERSION = 1
 UNCHAINED = ("hold:", "open:")  # accounts that live within one inference
 NO_LEG = bytes(32)  # the hash of a leg that is not there
 CONTRIBUTOR = "contrib:"
+SETTLE = "settle"
 
 
 class ChainHead(NamedTuple):
@@ -136,6 +137,19 @@ def entry_leaf(
         },
     }  # fmt: skip
     return EntryLeaf(leaf_data(header), texts, nodes, tuple(places))
+
+
+def logged_leaf(
+    entry: JournalEntry, index: int, places: Sequence[Place], salts: Salts
+) -> EntryLeaf:
+    """The leaf of an entry that stands at `index`, made again from what the journal says."""
+    manifest_index = index - 1 if has_manifest_leaf(entry) else None
+    return entry_leaf(entry, places, salts, manifest_index=manifest_index)
+
+
+def has_manifest_leaf(entry: JournalEntry) -> bool:
+    """Does the leaf of what it pays by stand right before its own?"""
+    return entry.kind == SETTLE and entry.manifest_sha256 is not None
 
 
 def heads_after(entry: JournalEntry, leaf: EntryLeaf) -> dict[str, ChainHead]:

@@ -3,10 +3,11 @@
 This folder runs without Byline, wherever Python 3.11 and the package `cryptography` are:
 
     python verification FILE... (--key VKEY | --policy FILE) [--against OLDER] [--json]
+    python verification --replay EXPORT (--key VKEY | --policy FILE) [--against OLDER] [--json]
 
 Every file is taken for hostile: nothing in it is believed but what a signature or a hash leads to.
-Read reading, trees, signatures, entries, files, together, in this order; docs/proofs.md has the
-formats.
+Read reading, trees, signatures, entries, files, together, in this order, and replay if you have an
+export; docs/proofs.md has the formats.
 """
 
 import sys

@@ -208,6 +208,16 @@ def check_manifest(opening: object, entry: Fields) -> bytes | None:
     return bytes(shown.sha256)
 
 
+def opened_statement(opening: object, leaf: Fields) -> Fields:
+    """What a statement's leaf commits to."""
+    source = text(shaped(opening, {"opening": text}).opening)
+    found = shaped(parse_json(source), OPENING)
+    commitment = sha256(b"\x05" + source.encode()).digest()
+    is_its = commitment == leaf.commitment and found.month == leaf.month
+    require(is_its, "it is not the statement that the log has")
+    return found
+
+
 def check_decision(leg: Fields, decision: Fields) -> None:
     """A payout must be what was decided."""
     what = f"the payout in entry {leg.entry.seq}: "

@@ -10,12 +10,12 @@ from typing import Any, TextIO
 
 from .entries import (
     NO_LEG,
-    OPENING,
     RECEIPT,
     check_entry,
     check_manifest,
     further,
     opened_legs,
+    opened_statement,
     parse_leaf,
     require_chain,
     require_manifest_before,
@@ -224,16 +224,15 @@ class Files:
         require(leaf.type in types, f"a leaf of type '{leaf.type}' is opened as '{name}'")
         leaf.said = [f"leaf {at.index:,} is in the log: a {leaf.type} leaf"]
         if leaf.type == "statement":
-            source = shaped(opening, {"opening": text}).opening
-            commitment = sha256(b"\x05" + source.encode()).digest()
-            leaf.opening = shaped(parse_json(source), OPENING)
-            is_its = commitment == leaf.commitment and leaf.opening.month == leaf.month
-            require(is_its, "it is not the statement that the log has")
+            leaf.opening = opened_statement(opening, leaf)
             leaf.said[0] += f", {leaf.opening.account} for {leaf.month}"
             key = (head.origin, leaf.opening.account, leaf.month)
-            leaf.opening.lines, leaf.opening.commitment = None, commitment  # no line is here yet
+            leaf.opening.lines, leaf.opening.commitment = (
+                None,
+                leaf.commitment,
+            )  # no line is here yet
             known = self.statements.setdefault(key, leaf.opening)
-            require(known.commitment == commitment, "a month has two statements")
+            require(known.commitment == leaf.commitment, "a month has two statements")
             leaf.opening = known
         elif leaf.type == "entry":
             check_entry(leaf, at.index)

@@ -30,24 +30,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", type=Path, metavar="OLDER", help="a file with an older head")
     parser.add_argument("--replay", type=Path, metavar="EXPORT", help="the folder of an export")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if bool(options.files) == bool(options.replay):
         parser.error("it needs files, or the export to replay")
+    keys, path = options.key, options.policy
     try:
-        policy = trusted(options.key or [], options.policy)
-    except Refused as problem:
-        parser.error(str(problem))
-    if options.replay:
-        return report_replay(options.replay, policy, as_json=options.json)
-    return report(options.files, policy, options.against, as_json=options.json)
-
-
-def trusted(keys: Sequence[str], policy: Path | None) -> Policy:
-    """Whom to trust. Raises Refused where that is not clear."""
-    try:
-        return Policy("\n".join(keys) if policy is None else policy.read_text("utf-8"))
+        policy = Policy("\n".join(keys) if keys else path.read_text("utf-8"))
     except (Refused, OSError, UnicodeError) as problem:
-        raise Refused(printable(f"it is not clear whom to trust: {problem}")) from None
+        parser.error(printable(f"it is not clear whom to trust: {problem}"))
+    if options.replay is None:
+        found = check(options.files, policy, options.against)
+        return _report(found, {"files": len(options.files)}, as_json=options.json)
+    found, balances = replay(options.replay, policy, options.against)
+    texts = {account: str(nano) for account, nano in sorted(balances.items())}
+    for account, nano in texts.items():
+        print(f"{int(nano):>26,}  {printable(account)}")  # noqa: T201 - it is a program
+    return _report(found, {"balances": texts}, as_json=options.json)
 
 
 def check(paths: Sequence[Path], policy: Policy, against: Path | None = None) -> Files:
@@ -60,23 +58,8 @@ def check(paths: Sequence[Path], policy: Policy, against: Path | None = None) ->
     return found
 
 
-def report(
-    paths: Sequence[Path], policy: Policy, against: Path | None = None, *, as_json: bool = False
-) -> int:
-    """Print a sentence for each check of these files; answers the exit status."""
-    return _print(check(paths, policy, against), {"files": len(paths)}, as_json=as_json)
-
-
-def report_replay(folder: Path, policy: Policy, *, as_json: bool = False) -> int:
-    """Print the balances that an export makes; answers the exit status."""
-    found, balances = replay(folder, policy)
-    for account, nano in sorted(balances.items()):
-        print(f"{nano:>26,}  {printable(account)}")  # noqa: T201 - it is a program
-    texts = {account: str(nano) for account, nano in sorted(balances.items())}
-    return _print(found, {"balances": texts}, as_json=as_json)
-
-
-def _print(found: Files, facts: Mapping[str, object], *, as_json: bool) -> int:
+def _report(found: Files, facts: Mapping[str, object], *, as_json: bool) -> int:
+    """Print a sentence for each check; answers the exit status."""
     for mark, sentence in found.said:
         print(f"{mark:<6} {sentence}")  # noqa: T201
     print(f"\n{'FAILED' if found.failed else 'All of it holds.'}\n{NOT_SHOWN}")  # noqa: T201

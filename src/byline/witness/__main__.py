@@ -12,10 +12,9 @@ from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from pydantic import ValidationError
-
 from byline.errors import BylineError, StartFailed
 from byline.notary.log_keys import witness_key
+from byline.program import settings_of
 from byline.transparency.policies import parse_policy
 from byline.transparency.witnessing import SIZE_TYPE
 from byline.witness.settings import WitnessSettings
@@ -102,11 +101,7 @@ def serve(settings: WitnessSettings) -> None:
 
 def main() -> None:
     """The program."""
-    try:
-        settings = WitnessSettings()
-    except ValidationError as problem:
-        sys.exit(f"the witness's settings (BYLINE_WITNESS_...): {problem}")
-    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    settings = settings_of("witness", WitnessSettings)
     try:
         serve(settings)
     except BylineError as problem:

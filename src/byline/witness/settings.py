@@ -1,20 +1,17 @@
 """The settings of `python -m byline.witness`: the only place of it that reads the environment."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+from byline.program import ProgramSettings
 
 
-class WitnessSettings(BaseSettings):
+class WitnessSettings(ProgramSettings):
     """Each field is read from `BYLINE_WITNESS_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="BYLINE_WITNESS_", extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="BYLINE_WITNESS_")
 
     folder: Path = Field(
         default=Path(".byline-witness"),
@@ -31,6 +28,3 @@ class WitnessSettings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="Where it listens.")
     port: int = Field(default=8090, ge=1, le=65_535, description="Its TCP port.")
-    log_level: LogLevel = Field(
-        default="INFO", description="The least severe operator log line to print."
-    )

@@ -471,6 +471,14 @@ const byline = (() => {
     const shares = new Map(found.shares.map((each) => [`contrib:${each.contributor}`, each.share_ppb]));
     return shares.set(`unattributed:${found.adapter_version}`, found.unattributed_ppb);
   }
+  // What a statement's leaf commits to.
+  async function openedStatement(opening, leaf) {
+    const source = shaped(opening, { opening: text }).opening;
+    const found = shaped(parseJson(source), OPENING);
+    const isIts = (await marked(5, bytesOf(source))) === leaf.commitment && found.month === leaf.month;
+    require(isIts, "it is not the statement that the log has");
+    return found;
+  }
   function checkDecision(leg, decision) {
     const must = (holds, said) => require(holds, `the payout in entry ${leg.entry.seq}: ${said}`);
     if (leg.account === "payout") {
@@ -520,10 +528,10 @@ const byline = (() => {
     opening instanceof Map && opening.has("with") ? WITH(opening.get("with")) : [];
 
   return { Refused, require, parseJson, shaped, any, text, integer, number, hex32, version, listOf,
-    bytesOf, base64, hash64, sha256, marked, nodeHash, fold, olderAndNewer, parseKey, requireSigned,
-    signers, parseNote, parseHead, parsePolicy, requireQuorum, SIZE, EMPTY_ROOT, NO_LEG, OPENING,
-    TABLE, RECEIPT, parseLeaf, checkEntry, openedLegs, checkManifest, manifestBefore, requireChain,
-    sentencesOf, further, grouped };
+    bytesOf, hexOf, base64, hash64, sha256, marked, nodeHash, fold, rootOver, olderAndNewer, parseKey,
+    requireSigned, signers, parseNote, parseHead, parsePolicy, requireQuorum, SIZE, EMPTY_ROOT, NO_LEG,
+    PPB, TABLE, RECEIPT, isOf, parseLeaf, checkEntry, openedLegs, openedStatement, checkManifest,
+    sharesIn, manifestBefore, requireChain, sentencesOf, further, grouped };
 })();
 
 // Files, one by one and then together -----------------------------------------------------------
@@ -539,8 +547,7 @@ byline.Files = class {
   }
 
   say(sentence, mark = "ok") {
-    const shown = sentence.replace(/[\p{C}\p{Z}]/gu, (c) => (c === " " ? c : "?"));
-    this.said.push({ mark: sentence.startsWith("(") ? "" : mark, sentence: shown });
+    this.said.push({ mark: sentence.startsWith("(") ? "" : mark, sentence: printable(sentence) });
   }
   get failed() {
     return this.said.filter((each) => each.mark === "FAILED").map((each) => each.sentence);
@@ -580,11 +587,15 @@ byline.Files = class {
     return (await this.head(isHistory ? afterGap(source) : source)).head;
   }
 
+  async olderHead(source) {
+    if (source === null) return null;
+    return this.attempt("the older tree head", () => this.older(source));
+  }
+
+  // A tree head that the policy trusts, and leaves of its tree: key leaves hand trust on.
   async head(checkpoint, further = []) {
-    const { require } = byline;
     const head = byline.parseHead(checkpoint);
-    const at = JSON.stringify([head.origin, `${head.size}`]);
-    const known = this.heads.get(at) || head;
+    const known = this.heads.get(JSON.stringify([head.origin, `${head.size}`])) || head;
     const keys = this.policy.logs.filter((key) => key.name === head.origin);
     if (known.root === head.root)
       for (const key of known.trusted || []) if (!keys.some((k) => k.hex === key.hex)) keys.push(key);
@@ -594,6 +605,14 @@ byline.Files = class {
       leaves.set(each.index, leaf);
       if (leaf.type === "key") await this.rotate(head, leaf, keys);
     }
+    await this.trust(head, keys);
+    return { head, leaves };
+  }
+  // One of the keys and the quorum must have signed a head that contradicts no other.
+  async trust(head, keys) {
+    const { require } = byline;
+    const at = JSON.stringify([head.origin, `${head.size}`]);
+    const known = this.heads.get(at) || head;
     const signed = await byline.signers(head.note, keys);
     require(signed.length, `no trusted key of '${head.origin}' signed the tree head`);
     if (known.root !== head.root) {
@@ -605,7 +624,6 @@ byline.Files = class {
     const cosigners = (await byline.requireQuorum(this.policy, head)).join(", ");
     this.say(`the tree head of ${head.origin} over ${byline.grouped(head.size)} leaves is signed by key ` +
       `${signed.map((key) => key.id).join(", ")}, ${cosigners ? `cosigned by ${cosigners}` : "without a witness"}`);
-    return { head, leaves };
   }
   async included(head, at) {
     const { require } = byline;
@@ -687,10 +705,8 @@ byline.Files = class {
     require(isSo, `a leaf of type '${leaf.type}' is opened as '${name}'`);
     leaf.said = [`leaf ${byline.grouped(at.index)} is in the log: a ${leaf.type} leaf`];
     if (leaf.type === "statement") {
-      const source = shaped(opening, { opening: text }).opening;
-      leaf.opening = shaped(byline.parseJson(source), byline.OPENING);
-      const commitment = await byline.marked(5, byline.bytesOf(source));
-      require(commitment === leaf.commitment && leaf.opening.month === leaf.month, "it is not the statement that the log has");
+      const { commitment } = leaf;
+      leaf.opening = await byline.openedStatement(opening, leaf);
       leaf.said[0] += `, ${leaf.opening.account} for ${leaf.month}`;
       const key = JSON.stringify([head.origin, leaf.opening.account, leaf.month]);
       if (!this.statements.has(key)) this.statements.set(key, { ...leaf.opening, commitment, origin: head.origin, lines: null });
@@ -907,6 +923,9 @@ byline.Files = class {
   }
 };
 
+// Nothing in a file begins a line of its own, or hides what stands beside it.
+const printable = (sentence) => sentence.replace(/[\p{C}\p{Z}]/gu, (c) => (c === " " ? c : "?"));
+
 // Where the first leg of this entry or a later one stands.
 function firstFrom(legs, seq) {
   let [start, end] = [0, legs.length];
@@ -953,19 +972,23 @@ function rowsIn(source) {
   };
 }
 
-// Checks files, `[name, text]` each, under a policy's text; `against` is the text of an older head.
-byline.check = async (files, policySource, against = null) => {
-  let policy;
+// Whom to trust, or a sentence where that is not clear.
+byline.trusted = async (policySource) => {
   try {
-    policy = await byline.parsePolicy(policySource);
+    return { policy: await byline.parsePolicy(policySource), said: [] };
   } catch (problem) {
     const why = problem instanceof byline.Refused ? problem.message : "it can't be read";
-    return { holds: false, said: [{ mark: "FAILED", sentence: `it is not clear whom to trust: ${why}` }] };
+    return { policy: null, said: [{ mark: "FAILED", sentence: `it is not clear whom to trust: ${why}` }] };
   }
+};
+
+// Checks files, `[name, text]` each, under a policy's text; `against` is the text of an older head.
+byline.check = async (files, policySource, against = null) => {
+  const { policy, said } = await byline.trusted(policySource);
+  if (!policy) return { holds: false, said };
   const found = new byline.Files(policy);
   for (const [name, source] of files) await found.attempt(name, () => found.read(name, source));
-  const older = against === null ? null : await found.attempt("the older tree head", () => found.older(against));
-  await found.conclude(older);
+  await found.conclude(await found.olderHead(against));
   return { holds: !found.failed.length && files.length > 0, said: found.said };
 };
 
@@ -975,6 +998,8 @@ if (typeof document !== "undefined") {
   const part = (id) => document.getElementById(id);
   const chosen = []; // [name, text]
   let older = null;
+  let replayed = null; // an export: its name, and a file by each path; then no other file is chosen
+  let checks = 0; // of those that were begun only the last one is told
 
   const textOf = async (file) => {
     const raw = await file.arrayBuffer();
@@ -991,14 +1016,40 @@ if (typeof document !== "undefined") {
       const at = chosen.findIndex(([name]) => name === file.name);
       chosen.splice(at < 0 ? chosen.length : at, at < 0 ? 0 : 1, [file.name, source]);
     }
-    part("chosen").textContent = chosen.map(([name]) => name).join(", ") || "no file yet";
+    replayed = null;
+    part("export").value = "";
     await check();
   }
+  async function takeExport(files) {
+    forget();
+    const [name] = files.length ? files[0].webkitRelativePath.split("/") : [""];
+    const byPath = (file) => [file.webkitRelativePath.slice(name.length + 1), file];
+    replayed = files.length ? { name, folder: new Map(Array.from(files, byPath)) } : null;
+    await check();
+  }
+  function forget() {
+    checks++;
+    chosen.length = 0;
+    replayed = null;
+    part("files").value = "";
+    part("said").replaceChildren();
+    part("verdict").textContent = part("balances").textContent = "";
+    part("chosen").textContent = "no file yet";
+  }
   async function check() {
-    if (!chosen.length || !part("policy").value.trim()) return;
+    const names = replayed ? [replayed.name] : chosen.map(([name]) => name);
+    part("chosen").textContent = names.join(", ") || "no file yet";
+    const mine = ++checks;
+    const policy = part("policy").value;
+    if (!names.length || !policy.trim()) return;
     part("verdict").textContent = "checking …";
     part("verdict").className = "";
-    const { holds, said } = await byline.check(chosen, part("policy").value, older);
+    const { holds, said, balances = [] } = replayed
+      ? await byline.replay(replayed.name, replayed.folder, policy, older)
+      : await byline.check([...chosen], policy, older);
+    if (mine !== checks) return;
+    const rows = balances.map(([account, nano]) => `${byline.grouped(nano).padStart(26)}  ${printable(account)}\n`);
+    part("balances").textContent = rows.join("");
     part("said").replaceChildren(...said.map(({ mark, sentence }) => {
       const line = document.createElement("li");
       line.className = mark === "ok" ? "holds" : mark === "FAILED" ? "fails" : "";
@@ -1010,6 +1061,7 @@ if (typeof document !== "undefined") {
   }
 
   part("files").addEventListener("change", (event) => take(event.target.files));
+  part("export").addEventListener("change", (event) => takeExport(event.target.files));
   part("policy").addEventListener("change", check);
   part("older").addEventListener("change", async (event) => {
     const [file] = event.target.files;
@@ -1017,11 +1069,8 @@ if (typeof document !== "undefined") {
     await check();
   });
   part("empty").addEventListener("click", () => {
-    chosen.length = 0;
-    part("files").value = "";
-    part("said").replaceChildren();
-    part("verdict").textContent = "";
-    part("chosen").textContent = "no file yet";
+    part("export").value = "";
+    forget();
   });
   for (const kind of ["dragenter", "dragover", "drop"])
     document.addEventListener(kind, (event) => event.preventDefault());

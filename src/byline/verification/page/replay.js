@@ -1,0 +1,188 @@
+/* Computes every account's balance anew from an export: what `byline verify --replay` does, in its
+words. Nothing is taken from a sum that somebody else made. It stands on verify.js. */
+"use strict";
+
+byline.Replay = class {
+  // `folder`: a file (a Blob) by its path in the export, with "/".
+  constructor(folder, policy) {
+    Object.assign(this, { folder, files: new byline.Files(policy), seq: 0n, statements: 0 });
+    this.keys = new Set();
+    this.manifests = new Map(); // by index: leaves that no entry has paid by yet
+    this.balances = new Map();
+    this.chains = new Map(); // by account, of each line: its hash, and the balance after it
+  }
+
+  async run(older) {
+    const { require, grouped } = byline;
+    const head = byline.parseHead(textIn(await this.bytes("checkpoint")));
+    const keys = this.files.policy.logs.filter((key) => key.name === head.origin);
+    const hashes = [];
+    const openings = this.openings();
+    for await (const data of this.leaves(Number(head.size))) {
+      const index = BigInt(hashes.length);
+      if (index % 1000n === 999n) await new Promise((resume) => setTimeout(resume)); // the page lives
+      hashes.push(await byline.marked(0, data));
+      const leaf = byline.parseLeaf(textIn(data));
+      if (leaf.type === "key") await this.files.rotate(head, leaf, keys);
+      else if (leaf.type === "manifest") this.manifests.set(index, leaf);
+      else {
+        const opening = (await openings.next()).value ?? new Map();
+        const at = byline.shaped(opening, { index: byline.number }).index;
+        require(at === index, `the openings have leaf ${at} where ${index} should be`);
+        if (leaf.type === "entry") await this.entry(leaf, index, opening);
+        else await this.statement(leaf, index, opening);
+      }
+    }
+    require((await openings.next()).done, "there are more openings than leaves");
+    const root = hashes.length ? await byline.rootOver(hashes, byline.nodeHash) : byline.EMPTY_ROOT;
+    require(root === head.root, "the leaves are not those of the tree head");
+    await this.files.trust(head, keys);
+    await this.tiles(hashes);
+    if (older && older.size) {
+      require(older.origin === head.origin, `the older tree head is of ${older.origin}`);
+      const isShorter = older.size <= head.size;
+      require(isShorter, `the older log has ${older.size} leaves, and this ${head.size}`);
+      const first = await byline.rootOver(hashes.slice(0, Number(older.size)), byline.nodeHash);
+      require(first === older.root, "A FORK: the older log is not the beginning");
+      this.files.say(`${head.origin} has one history since ${grouped(older.size)} leaves`);
+    }
+    const total = [...this.balances.values()].reduce((sum, nano) => sum + nano, 0n);
+    require(total === 0n, `all accounts together have ${total} nano-USD, not 0`);
+    this.files.say(`${grouped(this.seq)} entries make the balances of ${grouped(this.balances.size)} ` +
+      `accounts, 0 in all; ${grouped(this.statements)} statements agree`);
+  }
+
+  async bytes(path) {
+    return new Uint8Array(await this.folder.get(path).arrayBuffer());
+  }
+  async *openings() {
+    const decoder = new TextDecoderStream("utf-8", { fatal: true, ignoreBOM: true });
+    let rest = "";
+    for await (const piece of this.folder.get("openings.jsonl").stream().pipeThrough(decoder)) {
+      const lines = (rest + piece).split("\n");
+      rest = lines.pop();
+      for (const line of lines) yield byline.parseJson(line);
+    }
+    if (rest) yield byline.parseJson(rest);
+  }
+  async *leaves(size) {
+    for (let index = 0; index * 256 < size; index++) {
+      const width = Math.min(size - index * 256, 256);
+      let bundle = await this.tile("entries", index, width);
+      for (let i = 0; i < width; i++) {
+        const end = bundle.length < 2 ? Infinity : 2 + 256 * bundle[0] + bundle[1];
+        byline.require(bundle.length >= end, `entry bundle ${index} is too short`);
+        yield bundle.subarray(2, end);
+        bundle = bundle.subarray(end);
+      }
+    }
+  }
+  // A tile's bytes; a full one stands for a partial one.
+  async tile(level, index, width) {
+    let name = `${index % 1000}`.padStart(3, "0");
+    for (let rest = Math.floor(index / 1000); rest; rest = Math.floor(rest / 1000))
+      name = `x${`${rest % 1000}`.padStart(3, "0")}/${name}`;
+    const whole = `tile/${level}/${name}`;
+    const part = `${whole}.p/${width}`;
+    const path = width < 256 && this.folder.has(part) ? part : whole;
+    byline.require(this.folder.has(path), `the export lacks tile ${level}/${name}`);
+    const isSmall = this.folder.get(path).size <= 2 ** 25; // 256 leaves of 64 KiB, and their lengths
+    byline.require(isSmall, `tile ${level}/${name} is too large`);
+    return this.bytes(path);
+  }
+  // The published tiles are those of the leaves.
+  async tiles(hashes) {
+    let checked = 0;
+    for (let level = 0; hashes.length; level++) {
+      const above = [];
+      for (let index = 0; index * 256 < hashes.length; index++) {
+        const group = hashes.slice(index * 256, index * 256 + 256);
+        const tile = await this.tile(`${level}`, index, group.length);
+        const isIts = byline.hexOf(tile.subarray(0, 32 * group.length)) === group.join("");
+        byline.require(isIts, `tile ${level}/${index} is wrong`);
+        if (group.length === 256) above.push(await byline.rootOver(group, byline.nodeHash));
+        checked++;
+      }
+      hashes = above;
+    }
+    this.files.say(`${byline.grouped(checked)} tiles are those of the leaves`);
+  }
+
+  async entry(entry, index, opening) {
+    const must = (holds, sentence) => byline.require(holds, `entry ${entry.seq}: ${sentence}`);
+    byline.checkEntry(entry, index);
+    must(entry.seq === this.seq + 1n, `it does not follow entry ${this.seq}`);
+    must(!this.keys.has(entry.key), "its event was posted before");
+    entry.said = [];
+    entry.opened = await byline.openedLegs(new Map([...opening, ["object", "entry"]]), entry);
+    must(BigInt(entry.opened.length) === entry.legs.count, "a leg is not open");
+    await this.settled(entry, opening, must);
+    for (const leg of entry.opened) this.post(leg, must);
+    this.seq = entry.seq;
+    this.keys.add(entry.key);
+  }
+  // What was decided before is what is paid.
+  async settled(entry, opening, must) {
+    if (entry.manifest === null) return;
+    const shown = byline.shaped(opening, { manifest: byline.any }).manifest;
+    await byline.checkManifest(opening, entry);
+    if (entry.kind !== "settle") return;
+    const leaf = this.manifests.get(entry.manifest_index);
+    this.manifests.delete(entry.manifest_index);
+    const isIts = leaf && leaf.key === entry.key && leaf.manifest === entry.manifest;
+    must(isIts, `leaf ${entry.manifest_index} is not its manifest`);
+    const paid = entry.opened.filter((leg) => leg.nano > 0n);
+    if (paid.every((leg) => leg.ppb === null)) return;
+    must(paid.every((leg) => leg.ppb !== null), "one is paid without a share");
+    const shares = byline.sharesIn(byline.shaped(shown, { text: byline.text }).text);
+    for (const [account, ppb] of shares) {
+      const isPaid = paid.some((leg) => leg.account === account) || entry.legs.debits * ppb < byline.PPB;
+      must(isPaid, `${account} has a share, and was paid nothing`);
+    }
+  }
+  post(leg, must) {
+    const { account } = leg;
+    const balance = (this.balances.get(account) ?? 0n) + leg.nano;
+    this.balances.set(account, balance);
+    if (byline.isOf(account, "hold:", "open:")) {
+      must(balance >= 0n, `${account} gives what it does not have`);
+      if (balance === 0n) this.balances.delete(account);
+      return;
+    }
+    if (!this.chains.has(account)) this.chains.set(account, []);
+    const chain = this.chains.get(account);
+    const before = chain.length ? chain[chain.length - 1].hash : byline.NO_LEG;
+    const follows = leg.n === BigInt(chain.length) + 1n && leg.prev === before;
+    must(follows, `it does not follow line ${chain.length} of ${account}`);
+    chain.push({ hash: leg.node.hash, balance });
+  }
+  // A statement says what the account had at its beginning and at its end.
+  async statement(leaf, index, opening) {
+    const { require } = byline;
+    const found = await byline.openedStatement(opening, leaf);
+    const chain = [{ hash: byline.NO_LEG, balance: 0n }, ...(this.chains.get(found.account) ?? [])];
+    const { first_n: first, last_n: last } = found;
+    const isThere = first >= 1n && first <= last + 1n && last < BigInt(chain.length);
+    require(isThere, `leaf ${index}: ${found.account} has no such lines`);
+    const [before, end] = [chain[Number(first) - 1], chain[Number(last)]];
+    const isRight = found.before === before.hash && found.opening === before.balance &&
+      found.head === end.hash && found.closing === end.balance;
+    require(isRight, `leaf ${index}: the statement of ${found.account} for ${found.month} is wrong`);
+    this.statements++;
+  }
+};
+
+const textIn = (bytes) => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+
+// Replays an export, a file (a Blob) by each path in it, `against` the text of an older head;
+// `balances` are [account, nano-USD] pairs.
+byline.replay = async (name, folder, policySource, against = null) => {
+  const { policy, said } = await byline.trusted(policySource);
+  if (!policy) return { holds: false, said, balances: [] };
+  const run = new byline.Replay(folder, policy);
+  const older = await run.files.olderHead(against);
+  await run.files.attempt(name, () => run.run(older));
+  const holds = !run.files.failed.length;
+  const balances = holds ? [...run.balances].sort(([a], [b]) => (a < b ? -1 : 1)) : [];
+  return { holds, said: run.files.said, balances };
+};
