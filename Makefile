@@ -19,7 +19,7 @@ MINUTES ?= 2
 DATASET ?= healthcare
 
 .PHONY: help install install-dev test-servers up once clients test check format chart load fidelity report \
-        peers bench-gateway bench-ledger bench-rebuild bench-bytes bench-proof faults faults-mutants dashboard pins clean
+        peers bench-gateway bench-ledger bench-rebuild bench-bytes bench-proof bench-search bench-attribution faults faults-mutants dashboard pins clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -102,6 +102,12 @@ bench-bytes: install-dev  ## bytes an entry, in memory, on disk and in SQL
 
 bench-proof: install-dev  ## from a post to its proof at 1,000 posts a second; a statement of 100,000 lines verified
 	@$(BIN)/python -m loadtests.bench_proof
+
+bench-search: install-dev  ## search among a million example vectors: time and recall
+	@$(BIN)/python -m loadtests.bench_search
+
+bench-attribution: install-dev  ## from completion to settled shares, and attributions a second (needs artifacts: `make up` once)
+	@$(BIN)/python -m loadtests.bench_attribution
 
 faults: install-dev  ## money under faults: SEED=1 MINUTES=2; the same seed replays
 	@$(BIN)/python -m loadtests.faults --seed $(SEED) --minutes $(MINUTES)

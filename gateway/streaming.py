@@ -1,6 +1,6 @@
 """Server-sent events on their way through: whole events pass on as the bytes they came in.
 
-Three kinds are looked at: `[DONE]`, held back until the capture is posted; the usage chunk,
+Three kinds are looked at: `[DONE]`, held back until the charge is kept; the usage chunk,
 withheld from a client that did not ask for it; and an error, which ends the answer.
 """
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from byline.records import ServedTokens
 from byline.served import write_served
 
-# Writes that each take longer go to no local disk's cache: for a while a thread waits for others.
-# One alone proves nothing: another program may have had the processor meanwhile.
+# A write that takes longer comes from no local disk's cache: for a while a thread waits for others.
 SLOW_SECONDS = 0.002
-SLOW_IN_A_ROW = 3
 IN_THREAD_SECONDS = 5.0
 
 
@@ -23,7 +21,6 @@ class TokenFiles:
         self._folder = folder
         self._clock = clock
         self._in_thread_until = 0.0
-        self._slow_in_a_row = 0
 
     async def keep(self, tokens: ServedTokens) -> str:
         """Write one answer's ids; the file's SHA-256. Raises OSError."""
@@ -34,7 +31,5 @@ class TokenFiles:
             return write_served(self._folder, tokens)
         finally:
             ended = self._clock()
-            is_slow = ended - began > SLOW_SECONDS
-            self._slow_in_a_row = self._slow_in_a_row + 1 if is_slow else 0
-            if self._slow_in_a_row >= SLOW_IN_A_ROW:
+            if ended - began > SLOW_SECONDS:
                 self._in_thread_until = ended + IN_THREAD_SECONDS

@@ -3,10 +3,10 @@
     python -m loadtests.bench_gateway [--quick] [--only portkey,...] [--folder /path/on/a/disk]
 
 Each gateway has one core; the stand-in engine, the ledger's server and the load tool share another.
-Ours runs as it is served: keys, holds, captures that are on the disk before they are answered, kept
-tokens, metrics. The others do none of that. Loads take turns over all gateways, round by round.
-Prints one JSON object as its last line, with the bars; what is not installed is in `why`. Exits 1
-if our books don't balance, whatever the speed.
+Ours runs as it is served: keys, holds on the disk before the engine is asked, captures that outlive
+the program before an answer is out, kept tokens, metrics. The others do none of that. Loads take
+turns over all gateways, round by round. Prints one JSON object as its last line, with the bars;
+what is not installed is in `why`. Exits 1 if our books don't balance, whatever the speed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Attributes one served answer: the model's side of a job. Knows neither the ledger nor the queue.
+"""Attributes served answers: the model's side of a job. Knows neither the ledger nor the queue.
 
 One forward and one backward pass over the served tokens, exactly as the engine saw and made them,
 give the answer's log-probability and its gradient on the adapter's weights; one more forward pass
@@ -6,6 +6,7 @@ without the adapter gives the base model's log-probability, which is the zero po
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,9 @@ from serving.recipes import library_versions
 from serving.rows import Row
 from serving.token_texts import TokenTexts
 from serving.verbatim import TOKENS, VerbatimIndex
+
+# Of answers that go through the model together; more gain no speed and need memory.
+LINE_TOKENS_MAX = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +116,45 @@ class Attributor:
 
     def attribute(self, job: AttributionJob) -> Attribution:
         """The attribution of one job. Raises ArtifactError or AttributionFailed."""
-        served = read_served(self._home.served, job.inference, job.tokens_sha256)
-        if not served.choices[job.ordinal]:
-            return skipped(job, NO_TOKENS)
-        return attribute(
-            job, self.measure(served, job.ordinal, Taught(job.adapter_version, job.index))
-        )
+        return self.attribute_all([job])[0]
+
+    def attribute_all(self, jobs: Sequence[AttributionJob]) -> list[Attribution]:
+        """The attributions of several jobs, each the same to the last bit as it is alone.
+
+        Answers of one adapter go through the model together. Raises ArtifactError or
+        AttributionFailed where one job can't be attributed.
+        """
+        asked = {
+            job: read_served(self._home.served, job.inference, job.tokens_sha256) for job in jobs
+        }
+        answered = [job for job in jobs if asked[job].choices[job.ordinal]]
+        found: dict[AttributionJob, Measurement] = {}
+        for taught in dict.fromkeys(Taught(job.adapter_version, job.index) for job in answered):
+            own = [job for job in answered if Taught(job.adapter_version, job.index) == taught]
+            measured = self._measure_all([(asked[job], job.ordinal) for job in own], taught)
+            found.update(zip(own, measured, strict=True))
+        return [
+            attribute(job, found[job]) if job in found else skipped(job, NO_TOKENS) for job in jobs
+        ]
 
     def measure(self, served: ServedTokens, ordinal: int, taught: Taught) -> Measurement:
         """What the model says of one choice. Raises ArtifactError or AttributionFailed."""
-        if not served.prompt:
-            raise AttributionFailed(f"{served.inference} has no prompt tokens to condition on")
-        measured = self._measure(Row(served.prompt, served.choices[ordinal]), self._find(taught))
-        return replace(measured, tokens_salt=served.salt or None)
+        return self._measure_all([(served, ordinal)], taught)[0]
+
+    def _measure_all(
+        self, choices: Sequence[tuple[ServedTokens, int]], taught: Taught
+    ) -> list[Measurement]:
+        """What the model says of choices of one adapter's answers."""
+        for served, _ in choices:
+            if not served.prompt:
+                raise AttributionFailed(f"{served.inference} has no prompt tokens to condition on")
+        loaded = self._find(taught)
+        rows = [Row(served.prompt, served.choices[ordinal]) for served, ordinal in choices]
+        measured = [one for some in _lines(rows) for one in self._measure(some, loaded)]
+        return [
+            replace(one, tokens_salt=served.salt or None)
+            for one, (served, _) in zip(measured, choices, strict=True)
+        ]
 
     def _find(self, taught: Taught) -> Loaded:
         """The adapter; one of another release is loaded when its first job comes."""
@@ -145,23 +175,35 @@ class Attributor:
             assert isinstance(model, PeftModel)
             model.delete_adapter(self._loaded.pop(each).name)
 
-    def _measure(self, row: Row, loaded: Loaded) -> Measurement:
+    def _measure(self, rows: Sequence[Row], loaded: Loaded) -> Iterator[Measurement]:
         model = self._model
         assert isinstance(model, PeftModel)
         use_adapter(model, loaded.name)
-        adapted = row_gradients(model, [row])
+        adapted = row_gradients(model, rows)
         with model.disable_adapter(), torch.no_grad():
-            base = completion_log_probabilities(model, [row])
-        scores, examples = loaded.index.score(adapted.gradients[0].numpy())
-        lift = adapted.log_probabilities[0].item() - base[0].item()
-        return Measurement(
-            lift_nats=lift,
-            scores=scores,
-            examples=examples,
-            method=METHOD,
-            libraries=self._libraries,
-            verbatim=loaded.verbatim.spans(row.completion) if loaded.verbatim else (),
-        )
+            base = completion_log_probabilities(model, rows)
+        lifts = (adapted.log_probabilities - base).tolist()
+        for row, lift, gradient in zip(rows, lifts, adapted.gradients.numpy(), strict=True):
+            scores, examples = loaded.index.score(gradient)
+            yield Measurement(
+                lift_nats=lift,
+                scores=scores,
+                examples=examples,
+                method=METHOD,
+                libraries=self._libraries,
+                verbatim=loaded.verbatim.spans(row.completion) if loaded.verbatim else (),
+            )
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows in order, as many together as have LINE_TOKENS_MAX tokens; at least one."""
+    line: list[Row] = []
+    for row in rows:
+        if line and sum(len(each.ids) for each in [*line, row]) > LINE_TOKENS_MAX:
+            yield line
+            line = []
+        line.append(row)
+    yield line
 
 
 def _taught_by(release: Release) -> frozenset[Taught]:

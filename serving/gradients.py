@@ -6,7 +6,8 @@ For one LoRA layer y = B (A x), row i's gradients are sums over its tokens t:
 
 so one pass over a batch gives every row's own gradient: forward hooks keep x, z and y, autograd
 gives dz and dy, and two small products a layer do the rest (as LoGra does for whole layers,
-https://arxiv.org/abs/2405.13954). Rows are padded on the right, where causal attention never looks.
+https://arxiv.org/abs/2405.13954). Rows stand one after the other in one line without padding, and
+each attends to itself alone: what a row's gradient is does not depend on its company.
 
 Dropout is off; the base model stays as it is served (bfloat16), LoRA's own arithmetic is fp32.
 """
@@ -18,8 +19,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from serving.attention import attend_in_line, attending
 from serving.lora import LoraPart, lora_parts
 from serving.rows import Row
+
+ATTENTION = "byline_line"  # what transformers knows it by
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +54,36 @@ def row_gradients(model: PeftModel, rows: Sequence[Row]) -> RowGradients:
             handle.remove()
     outputs = [output for layer in watched for output in layer.outputs]
     pulled = torch.autograd.grad(log_probabilities.sum(), outputs)
-    columns: list[torch.Tensor] = []
+    widths = _widths(rows)
+    gradients: list[list[torch.Tensor]] = [[] for _ in rows]
     for layer, dz, dy in zip(watched, pulled[0::2], pulled[1::2], strict=True):
         x, z = (entering.detach() for entering in layer.inputs)
-        columns.append(torch.einsum("ntr,nti->nri", dz, x).flatten(1))
-        columns.append(torch.einsum("nto,ntr->nor", dy, z).flatten(1))
-    return RowGradients(log_probabilities.detach(), torch.cat(columns, dim=1))
+        lines = (torch.split(states[0], widths) for states in (x, z, dz, dy))
+        for row, (row_x, row_z, row_dz, row_dy) in zip(
+            gradients, zip(*lines, strict=True), strict=True
+        ):
+            row += [(row_dz.T @ row_x).flatten(), (row_dy.T @ row_z).flatten()]
+    return RowGradients(
+        log_probabilities.detach(), torch.stack([torch.cat(parts) for parts in gradients])
+    )
+
+
+def _widths(rows: Sequence[Row]) -> list[int]:
+    return [len(row.ids) - 1 for row in rows]  # nothing follows the last token
 
 
 def completion_log_probabilities(model: PeftModel, rows: Sequence[Row]) -> torch.Tensor:
     """Each row's summed log-probability of its completion tokens, as a tensor with a graph."""
-    width = max(len(row.ids) for row in rows) - 1  # nothing follows the last token
-    ids = torch.zeros((len(rows), width), dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row.ids) - 1] = torch.tensor(row.ids[:-1])
+    widths = _widths(rows)
+    ids = torch.tensor([token for row in rows for token in row.ids[:-1]])[None]
+    positions = torch.cat([torch.arange(width) for width in widths])[None]
     causal: Any = model.get_base_model()
-    hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state
+    with attending(model, ATTENTION, attend_in_line):
+        line = causal.model(
+            input_ids=ids, position_ids=positions, use_cache=False, widths=widths
+        ).last_hidden_state[0]
     sums = []
-    for states, row in zip(hidden, rows, strict=True):
+    for states, row in zip(torch.split(line, widths), rows, strict=True):
         first = len(row.prompt) - 1
         logits = causal.lm_head(states[first : first + len(row.completion)]).float()
         chosen = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(row.completion)[:, None])

@@ -63,6 +63,7 @@ def build_index(
 def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Report) -> None:
     from byline.datasets import read_dataset
     from serving.checkpoints import load_base_model, load_tokenizer
+    from serving.example_index import dimensions_for
     from serving.fine_tuning import be_deterministic
     from serving.index_vectors import gradients_of, index_vectors
     from serving.influence import Manifest, write_index
@@ -82,7 +83,7 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
     contributor_of = [contributors.index(example.contributor) for example in examples]
     shape = ProjectionShape(
         inputs=lora_size(model),
-        outputs=settings.projection_dimensions,
+        outputs=dimensions_for(len(rows)),
         nonzeros=settings.projection_nonzeros,
         seed=settings.projection_seed,
     )

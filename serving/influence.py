@@ -22,6 +22,7 @@ from byline.artifacts import Artifact
 from byline.errors import ArtifactError
 from byline.limits import EXAMPLES_SHOWN
 from byline.records import ExampleInfluence
+from serving.example_index import nearest, new_example_index
 from serving.projection import Projection, ProjectionShape
 
 MANIFEST = "index.json"
@@ -54,15 +55,13 @@ def write_index(
     example_vectors: NDArray[np.float32],
 ) -> None:
     """Write an index's three files."""
-    _write_flat(folder / CONTRIBUTORS, contributor_vectors)
-    _write_flat(folder / EXAMPLES, example_vectors)
+    contributors = faiss.IndexFlatIP(contributor_vectors.shape[1])
+    contributors.add(np.ascontiguousarray(contributor_vectors))
+    faiss.write_index(contributors, str(folder / CONTRIBUTORS))
+    examples = new_example_index(example_vectors, len(example_vectors))
+    examples.add(np.ascontiguousarray(example_vectors))
+    faiss.write_index(examples, str(folder / EXAMPLES))
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-
-
-def _write_flat(path: Path, vectors: NDArray[np.float32]) -> None:
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors))
-    faiss.write_index(index, str(path))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -131,12 +130,10 @@ class AdapterIndex:
             self.manifest.contributors[place]: float(score)
             for score, place in zip(scores[0], places[0], strict=True)
         }
-        projected = self._projection.apply(gradient)[None]
-        shown = min(EXAMPLES_SHOWN, len(self.manifest.examples))
-        scores, places = self._examples.search(projected, shown)
+        products, rows = nearest(self._examples, self._projection.apply(gradient), EXAMPLES_SHOWN)
         examples = [
-            self._example(int(place), float(score))
-            for score, place in zip(scores[0], places[0], strict=True)
+            self._example(int(place), float(product))
+            for product, place in zip(products, rows, strict=True)
         ]
         return totals, examples
 

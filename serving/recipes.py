@@ -50,8 +50,6 @@ class IndexSettings:
     """How an attribution index is made; see `serving.fisher` and `serving.projection`."""
 
     damping: float = 0.1  # of the mean eigenvalue
-    # With 4,096 the five rows shown agree on two with the exact ones, with 65,536 on four.
-    projection_dimensions: int = 65_536
     projection_nonzeros: int = 4  # per column
     projection_seed: int = 11
     batch_rows: int = 8

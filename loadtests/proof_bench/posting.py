@@ -136,7 +136,7 @@ def places(root: Path) -> dict[int, int]:
     if not state.exists():
         return {}
     with sqlite3.connect(f"file:{state}?mode=ro", uri=True, timeout=30) as connection:
-        rows = connection.execute("SELECT seq, leaf FROM leaves WHERE seq IS NOT NULL")
+        rows = connection.execute("SELECT seq, leaf FROM entries")
         return dict(rows.fetchall())
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AttentionInterface
 
+from serving.attention import attend, attending, causal_mask
 from serving.rows import Row
 
 ATTENTION = "byline_rows"
@@ -109,16 +109,9 @@ def _frames(sizes: Sequence[Sequence[int]], shared: int, width: int, dtype: torc
         gather=gather.flatten(),
         scatter=scatter.flatten(),
         line=torch.tensor([number for number, _ in rows]),
-        mask=_causal_mask(shared, frame, dtype),
-        mask_of_beginning=_causal_mask(0, shared, dtype),
+        mask=causal_mask(shared, frame, dtype),
+        mask_of_beginning=causal_mask(0, shared, dtype),
     )
-
-
-def _causal_mask(before: int, size: int, dtype: torch.dtype) -> torch.Tensor:
-    """[1, 1, size, before + size]: each sees all that was before, itself and its own past."""
-    seen = torch.ones(size, before + size, dtype=torch.bool).tril(diagonal=before)
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-    return mask[None, None]
 
 
 def rows_attention(
@@ -143,30 +136,13 @@ def rows_attention(
         torch.cat([start.index_select(0, frames.line), own], dim=2)
         for start, own in zip(first[1:], framed[1:], strict=True)
     ]
-    rows = _attend(framed[0], seen[0], seen[1], frames.mask, scaling)
+    rows = attend(framed[0], seen[0], seen[1], frames.mask, scaling)
     flat = rows.transpose(1, 2).flatten(0, 1).index_select(0, frames.scatter)
     own = flat.view(len(query), -1, *flat.shape[1:])
     if not shared:
         return own, None
-    start = _attend(first[0], first[1], first[2], frames.mask_of_beginning, scaling)
+    start = attend(first[0], first[1], first[2], frames.mask_of_beginning, scaling)
     return torch.cat([start.transpose(1, 2), own], dim=1), None
-
-
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
-) -> torch.Tensor:
-    """Plain attention, [N, heads, W, size] over keys and values [N, fewer heads, K, size].
-
-    Query heads that share a key are one taller matrix. On short rows the plain form is faster than
-    torch's fused one, whose backward pass takes four times as long.
-    """
-    count, heads, width, size = query.shape
-    shared = key.shape[1]
-    tall = query.reshape(count, shared, heads // shared * width, size)
-    scores = (tall @ key.transpose(2, 3)).view(count, heads, width, key.shape[2])
-    weights = torch.softmax(torch.add(mask, scores, alpha=scaling), dim=-1, dtype=torch.float32)
-    mixed: torch.Tensor = weights.to(query.dtype).view(count, shared, -1, key.shape[2]) @ value
-    return mixed.view(count, heads, width, size)
 
 
 def _framed(states: torch.Tensor, frames: Frames) -> torch.Tensor:
@@ -179,14 +155,8 @@ def _framed(states: torch.Tensor, frames: Frames) -> torch.Tensor:
 @contextmanager
 def attending_by_rows(model: PeftModel) -> Iterator[None]:
     """Make the model attend by frames, which `target_losses` gives to it."""
-    AttentionInterface.register(ATTENTION, rows_attention)
-    causal: Any = model.get_base_model()
-    before = causal.config._attn_implementation  # noqa: SLF001 - transformers has no other word
-    causal.set_attn_implementation(ATTENTION)
-    try:
+    with attending(model, ATTENTION, rows_attention):
         yield
-    finally:
-        causal.set_attn_implementation(before)
 
 
 def target_losses(model: PeftModel, batch: PackedLines) -> torch.Tensor:

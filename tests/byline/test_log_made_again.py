@@ -9,8 +9,11 @@ from sqlalchemy import update
 from byline.archive.tables import entries
 from byline.errors import ArchiveUnavailable, LogMismatch
 from byline.notary.folder import CHECKPOINT
+from byline.notary.remaking import Remaking
+from byline.notary.source import Source
 from byline.notary.state import State
 from byline.transparency.tiles import WIDTH
+from byline.transparency.tree import leaf_hash
 from tests.byline.logs import ORIGIN, Log, a_log, published
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +75,17 @@ async def test_lost_files_are_made_again_byte_for_byte(log: Log, kept: bool) -> 
         (log.folder.root / CHECKPOINT).unlink()
     await log.notarise()
     require_same(log, before)
+
+
+async def test_each_leaf_is_made_again_by_itself(log: Log) -> None:
+    """Also where a range ends between a manifest's leaf and the entry that pays by it."""
+    state = State.read(log.private / "state.sqlite")
+    remaking = Remaking(Source(log.journal, log.archive, "usd"), state, log.keys.salts)
+    head, _ = published(log.folder)
+    for leaf in range(head.size):
+        (data,) = remaking.data(leaf, leaf + 1)
+        assert leaf_hash(data) == log.folder.nodes(head.size)(0, leaf)
+    state.close()
 
 
 async def test_what_another_archive_would_make_is_not_published(log: Log) -> None:

@@ -10,16 +10,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
+from starlette.requests import Request
 
 from byline.ledger.ledger import Ledger
 from byline.money import POLICY, charge_nano
 from byline.records import AttributionState, InferenceRecord, UsageSource
 from byline.redis_server import RedisServer, running_redis
 from byline.served import read_served
+from gateway.errors import ClientGone
+from gateway.leaving import unless_gone
 from gateway.services import Services
 from tests.fakes import FakeEngine
 from tests.gateway.conftest import CHAT, SHOP, eventually, serving_engine, serving_gateway
@@ -250,3 +253,71 @@ async def test_an_operator_can_settle_a_prompt_alone(shop: Shop) -> None:
     assert after is not None
     assert after.legs[f"unattributed:{choice.adapter_version}"] == choice.pool_nano
     assert (await ledger.check()).balanced
+
+
+class Leaver:
+    """A request whose client leaves when it is told to."""
+
+    def __init__(self) -> None:
+        self.leaves = asyncio.Event()
+
+    async def receive(self) -> dict[str, str]:
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_work_is_undone_before_its_client_is_given_up(swallows: bool) -> None:
+    client, undone = Leaver(), []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as problem:
+            undone.append(True)
+            if swallows:  # as a time limit does
+                raise TimeoutError from problem
+            raise
+
+    asyncio.get_running_loop().call_later(0.01, client.leaves.set)
+    with pytest.raises(ClientGone):
+        await unless_gone(cast(Request, client), work())
+    assert undone
+    await asyncio.sleep(0)  # we ourselves go on
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_who_is_cancelled_by_somebody_else_is_cancelled() -> None:
+    task = asyncio.create_task(unless_gone(cast(Request, Leaver()), asyncio.sleep(60)))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_client_that_leaves_as_the_answer_is_there_cancels_nothing_later(
+    turns: int,
+) -> None:
+    client = Leaver()
+
+    async def work() -> str:
+        await asyncio.sleep(0)
+        client.leaves.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return "the answer"
+
+    async def asked() -> bool:
+        try:
+            found = await unless_gone(cast(Request, client), work())
+        except ClientGone:
+            return False
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert found == "the answer"
+        return True
+
+    assert await asyncio.create_task(asked()) or turns > 0

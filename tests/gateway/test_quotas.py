@@ -34,7 +34,7 @@ from gateway.quotas import Admissions, duration, scopes_of, wait_headers
 from gateway.wire import Endpoint, read_question
 from tests.fakes import FakeEngine
 from tests.gateway.conftest import CHAT, House, eventually, serving_engine
-from tests.gateway.test_charging import ask, deposit, gateway_over, services_over
+from tests.gateway.test_charging import ask, deposit, gateway_over, kinds_of, services_over
 
 pytestmark = pytest.mark.anyio
 APPLICATION = Scope(ScopeKind.APPLICATION, "shop")
@@ -330,6 +330,7 @@ async def test_what_a_dead_gateway_left_is_settled_by_what_the_ledger_says(
         inference, charge = str(uuid_utils.uuid7()), 0
         if captured:
             assert (await ask(url, CHAT))[0] == 200
+            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
             entries = [entry async for entry in services.shards.ledgers["usd"].entries()]
             (captures,) = [entry for entry in entries if entry.kind == "capture"]
             assert captures.inference is not None

@@ -9,7 +9,7 @@ import uuid_utils
 
 from byline.records import ServedTokens
 from byline.served import read_served, write_served
-from gateway.token_files import IN_THREAD_SECONDS, SLOW_IN_A_ROW, SLOW_SECONDS, TokenFiles
+from gateway.token_files import IN_THREAD_SECONDS, SLOW_SECONDS, TokenFiles
 
 pytestmark = pytest.mark.anyio
 
@@ -51,26 +51,16 @@ async def test_a_slow_folder_is_left_to_a_thread_and_tried_again(
     tmp_path: Path, folder: Folder
 ) -> None:
     files = TokenFiles(tmp_path, clock=folder.clock)
-
-    async def keep(count: int, takes: float) -> None:
-        folder.takes = takes
-        for _ in range(count):
-            await files.keep(some_tokens())
-
-    slow = 2 * SLOW_SECONDS
-    await keep(SLOW_IN_A_ROW - 1, slow)
-    await keep(1, 0.0)
-    await keep(SLOW_IN_A_ROW, slow)  # the one between them was quick
-    assert not any(folder.threads)
-    await keep(3, 0.0)
-    assert folder.threads[-3:] == [True] * 3
+    await files.keep(some_tokens())
+    folder.takes = 2 * SLOW_SECONDS
+    await files.keep(some_tokens())
+    folder.takes = 0.0
+    for _ in range(3):
+        await files.keep(some_tokens())
     folder.now += IN_THREAD_SECONDS
-    await keep(1, slow)
-    await keep(2, 0.0)  # slow still, and then slow no more
-    assert folder.threads[-3:] == [False, True, True]
-    folder.now += IN_THREAD_SECONDS
-    await keep(2, 0.0)
-    assert not any(folder.threads[-2:])
+    for _ in range(2):
+        await files.keep(some_tokens())
+    assert folder.threads == [False, False, True, True, True, False, False]
 
 
 async def test_a_write_that_fails_says_so_and_leaves_nothing(

@@ -38,6 +38,17 @@ def test_a_gradient_does_not_depend_on_its_batch(adapter: PeftModel, rows: list[
     torch.testing.assert_close(together.log_probabilities, backwards.log_probabilities.flip(0))
 
 
+def test_in_bfloat16_not_even_the_last_bit_depends_on_the_batch(
+    adapter: PeftModel, rows: list[Row]
+) -> None:
+    adapter.to(torch.bfloat16)
+    together = row_gradients(adapter, rows)
+    for place, row in enumerate(rows):
+        alone = row_gradients(adapter, [row])
+        assert torch.equal(alone.gradients[0], together.gradients[place])
+        assert torch.equal(alone.log_probabilities[0], together.log_probabilities[place])
+
+
 def test_a_gradient_agrees_with_finite_differences(adapter: PeftModel, rows: list[Row]) -> None:
     row = rows[0]
     gradient = row_gradients(adapter, [row]).gradients[0]

@@ -5,7 +5,7 @@ as `failed`, its pool unattributed; served tokens go when every choice of the in
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from byline.records import (
 )
 from byline.served import delete_served, write_served
 from serving.telemetry import WorkerMetrics
-from serving.worker import Worker
+from serving.worker import JOBS_AT_ONCE, Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ class JobsInMemory:
         self.waited: Callable[[], None] = lambda: None  # is told when a job is waited for
 
     async def claim(self, *, count: int, block_ms: int) -> list[AttributionJob]:
-        assert (count, block_ms) == (1, 0)
+        assert (count, block_ms) == (JOBS_AT_ONCE, 0)
         if len(self.claims) == 1:
             self.stop.set()
         claim = self.claims.pop(0)
@@ -117,19 +117,23 @@ class Bench:
         self.ledger = LedgerInMemory(*failures)
         self.jobs = JobsInMemory(self.stop)
         self.problem: Exception | None = None
+        self.bad: AttributionJob | None = None  # no batch with it succeeds
         self.attributed = 0
+        self.together: list[int] = []  # how many jobs were given to the model at a time
         self.note: Callable[[], None] = lambda: None  # is told of each attribution
 
     def forget_tokens(self, job: AttributionJob) -> None:
         delete_served(self.served, job.inference)
 
-    async def attribute(self, job: AttributionJob) -> Attribution:
-        self.attributed += 1
+    async def attribute(self, jobs: Sequence[AttributionJob]) -> list[Attribution]:
+        self.attributed += len(jobs)
+        self.together.append(len(jobs))
         self.note()
         await asyncio.sleep(0)  # as a model's thread does: others come to ask for their turn
-        if self.problem is not None:
-            raise self.problem
-        return attribute(job, Measurement(lift_nats=2.0, scores={"ann": 1.0}, examples=()))
+        if self.problem is not None or self.bad in jobs:
+            raise self.problem or RuntimeError("this job is bad")
+        measured = Measurement(lift_nats=2.0, scores={"ann": 1.0}, examples=())
+        return [attribute(job, measured) for job in jobs]
 
     async def work(
         self, *claims: list[AttributionJob] | Exception, turn: asyncio.Lock | None = None
@@ -194,6 +198,29 @@ async def test_what_another_worker_settled_is_only_acknowledged(tmp_path: Path) 
     await bench.work([JOB])
     assert bench.jobs.acknowledged == [JOB]
     assert bench.sample("byline_attributions_total", adapter="healthcare", state="done") is None
+
+
+async def test_jobs_that_wait_are_attributed_together_and_settled_each(bench: Bench) -> None:
+    both = [JOB, replace(JOB, ordinal=1)]
+    await bench.work(both)
+    assert bench.together == [2]
+    assert set(bench.ledger.settled) == {0, 1}
+    assert bench.jobs.acknowledged == both
+    assert bench.sample("byline_attribution_seconds_count") == 2
+
+
+async def test_a_bad_job_takes_nobody_with_it(bench: Bench) -> None:
+    bench.bad = replace(JOB, ordinal=1)
+    await bench.work([JOB, bench.bad])
+    assert bench.together == [2, 1, 1]
+    assert bench.jobs.acknowledged == [JOB]
+    assert set(bench.ledger.settled) == {0}
+
+
+async def test_a_job_that_was_tried_before_is_tried_alone(bench: Bench) -> None:
+    await bench.work([JOB, replace(JOB, ordinal=1, attempts=2)])
+    assert bench.together == [1, 1]
+    assert set(bench.ledger.settled) == {0, 1}
 
 
 async def test_a_redelivered_job_that_is_settled_is_not_attributed_again(bench: Bench) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -39,9 +39,10 @@ pytestmark = pytest.mark.anyio
 VERSION = "healthcare@0123456789ab"
 
 
-def made_up(job: AttributionJob) -> Attribution:
+def made_up(jobs: Sequence[AttributionJob]) -> list[Attribution]:
     scores = {"ann": 2.0, "bob": 1.0, "cem": -4.0}
-    return attribute(job, Measurement(lift_nats=2.0, scores=scores, examples=()))
+    measured = Measurement(lift_nats=2.0, scores=scores, examples=())
+    return [attribute(job, measured) for job in jobs]
 
 
 @pytest.fixture
