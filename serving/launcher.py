@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from byline.auditing.plan import read_plan
 from byline.errors import BylineError, StartFailed
 from byline.home import Home
 from byline.records import Release
@@ -33,7 +34,12 @@ CPU_WORKER = "serving.cpu_engine.Worker"
 
 
 def engine_command(
-    settings: EngineSettings, release: Release, environment: Mapping[str, str], *, on_cpu: bool
+    settings: EngineSettings,
+    release: Release,
+    environment: Mapping[str, str],
+    *,
+    on_cpu: bool,
+    audit_runs: int = 0,
 ) -> tuple[list[str], dict[str, str]]:
     """The engine's command line and its whole environment. Pure."""
     store = Home(settings.home).artifacts.absolute()
@@ -55,16 +61,17 @@ def engine_command(
         # Some functions would be compiled all the same, at the first request that needs them: 25 s.
         eager["TORCHDYNAMO_DISABLE"] = "1"
     if adapters:
+        # One without a place would be read from the disk at each audit.
+        in_memory = max(settings.max_cpu_loras, settings.max_loras, len(adapters) + audit_runs)
         argv += [
             "--enable-lora",
             "--max-loras", str(settings.max_loras),
-            "--max-cpu-loras", str(max(settings.max_cpu_loras, settings.max_loras)),
+            "--max-cpu-loras", str(in_memory),
             "--max-lora-rank", str(settings.max_lora_rank),
             "--lora-target-modules", *LORA_MODULES,
             "--lora-modules", *adapters,
         ]  # fmt: skip
-        if on_cpu:
-            argv += ["--worker-cls", CPU_WORKER]
+        argv += ["--worker-cls", CPU_WORKER] if on_cpu else []
     engine_environment = {
         **environment,
         **eager,
@@ -99,13 +106,21 @@ def main() -> None:
     """The program."""
     try:
         settings = EngineSettings()
-        release = read_release(Home(settings.home).release)
+        home = Home(settings.home)
+        release = read_release(home.release)
         require_files(settings, release)
+        plan = read_plan(home.audit_plan)
     except ValidationError as problem:
         sys.exit(f"the engine's settings (BYLINE_ENGINE_...): {problem}")
     except BylineError as problem:
         sys.exit(f"the engine: {problem}")
-    argv, environment = engine_command(settings, release, os.environ, on_cpu=is_cpu_build())
+    argv, environment = engine_command(
+        settings,
+        release,
+        os.environ,
+        on_cpu=is_cpu_build(),
+        audit_runs=len(plan.runs if plan else ()),
+    )
     os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is meant
 
 

@@ -32,7 +32,7 @@ class EngineSettings(BaseSettings):
         default=4, ge=1, le=256, description="How many adapters one batch may mix."
     )
     max_cpu_loras: int = Field(
-        default=16, ge=1, le=4_096, description="How many adapters stay loaded; the rest reload."
+        default=16, ge=1, le=4_096, description="How many adapters stay in memory, at least."
     )
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         default=16, description="The largest rank of a LoRA adapter; memory is kept for it."

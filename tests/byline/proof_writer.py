@@ -3,9 +3,7 @@
 What this one writes and `byline.verification` reads has been understood twice in the same way.
 """
 
-import csv
 import hmac
-import io
 import json
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -283,18 +281,6 @@ class Writer:
         openings += [(each.index, self.line_opening(each, account)) for each in lines]
         rows = [head, *({**self.at(i), "opening": opening} for i, opening in openings)]
         return "".join(json.dumps(row) + "\n" for row in rows), table
-
-    def table(self, account: str, month: str) -> str:
-        """The statement's CSV."""
-        fields = json.loads(self.statements[account, month][2])
-        file = io.StringIO(newline="")
-        writer = csv.writer(file)
-        writer.writerow(["row", "seq", "time", "kind", "key", "nano"])
-        writer.writerow(["opening", "", "", "", "", fields["opening_nano"]])
-        for row in fields["lines"]:
-            writer.writerow(["line", row["seq"], "", row["kind"], row["key"], row["nano"]])
-        writer.writerow(["closing", "", "", "", "", fields["closing_nano"]])
-        return file.getvalue()
 
     def consistency(self, old: int) -> str:
         proof = "".join(f"{b64(each)}\n" for each in (subproof(old, self.hashes()) if old else ()))

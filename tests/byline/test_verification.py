@@ -54,7 +54,7 @@ def test_everything_that_an_honest_log_hands_out_holds(
     october, table = log.statement(ALICE, "2026-10")
     files = write(
         tmp_path, october=october, october_json=table, november=log.statement(ALICE, "2026-11")[0],
-        october_csv=log.table(ALICE, "2026-10"), paid=log.line(entries[22], ALICE, show=True),
+        paid=log.line(entries[22], ALICE, show=True),
         paid_again=log.line(entries[49], ALICE, show=True),
         capture=log.entry(entries[2], ["platform"]), settle=log.line(entries[3], ALICE),
         receipt=log.receipt(FIRST_INFERENCE, entries[2], [entries[3]]),
@@ -68,12 +68,16 @@ def test_everything_that_an_honest_log_hands_out_holds(
         "the lines that the payout in entry 23 cites sum to 2,331 nano-USD, as decided",
         "7 lines of the statement of contrib:alice for 2026-10 are those that are proven",
         "the statements for 2026-10 and 2026-11 follow each other",
+        "(not shown: the manifest of entry 4, which the receipt promises)",
+        "(closed: 3 more of its legs, whose sums are as the leaf states)",
+        "All of it holds; in brackets, 5 not shown.",
         "the log over 66 leaves begins with the one over 30 leaves",
         "keeps what the receipt promised",
         "What no proof shows",
     ):
         assert sentence in printed
-    assert json.loads(printed.splitlines()[-1])["verified"] is True
+    facts = json.loads(printed.splitlines()[-1])
+    assert (facts["verified"], len(facts["not_shown"])) == (True, 5)
 
 
 def each_line(log: Writer) -> list[str]:
@@ -386,7 +390,6 @@ def hostile(log: Writer) -> dict[str, bytes]:
         "proofs of numbers": b'{"v":1,"object":"proofs","checkpoint":7}\n',
         "list as object": b'{"object":["proofs"]}', "terminal": b"\x1b[2J\x1b]0;x\x07\n\n\n",
         "statement of nothing": b'{"object":"statement"}', "csv": b"row,seq,time\r\nline,x\r\n",
-        "csv of one row": b"row,seq,time,kind,key,nano\r\n",
         "receipt": b"byline-receipt/v1\n{}\n\n" + "— a b\n".encode(),
         "old": b"old 99999999999999999999999\n\n" + log.head().encode(),
         "no opening": proof.encode()[:40], "twice": extra('{"v":1,"v":1}'),
@@ -432,9 +435,14 @@ def test_nothing_in_a_file_begins_a_line_of_its_own(
 
 
 def test_a_statement_that_was_handed_out_otherwise_is_refused(log: Writer, tmp_path: Path) -> None:
-    proofs, _ = log.statement(ALICE, "2026-10")
-    table = log.table(ALICE, "2026-10")
-    for one, other in [("333", "334"), ("settle", "refund"), ("2331", "2332"), (",4,", ",5,")]:
+    proofs, table = log.statement(ALICE, "2026-10")
+    for one, other in [
+        ("333", "334"),
+        ("settle", "refund"),
+        ("2331", "2332"),
+        ("2026-10", "2026-11"),
+    ]:
+        assert one in table
         files = write(tmp_path, proofs=proofs, table=table.replace(one, other, 1))
         assert check([Path(each) for each in files], Policy(log.policy)).failed
 

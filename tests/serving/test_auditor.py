@@ -65,6 +65,7 @@ class Engine:
         if self.away:
             raise EngineUnavailable("the engine is away")
         assert served.choices[ordinal]
+        assert "base" not in models or len(models) == 1, "the base model is read alone"
         assert {name for name in models if name.startswith(PREFIX)} <= self.adapters
         self.asked += 1
         return [SCORES[name] + 1e-4 * self.asked for name in models]

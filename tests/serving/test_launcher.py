@@ -61,6 +61,13 @@ def test_the_cpus_engine_has_our_worker_wherever_it_mixes_adapters(
     assert "--worker-cls" not in argv
 
 
+def test_the_engine_keeps_every_counterfactual_adapter_in_memory(settings: EngineSettings) -> None:
+    few, _ = engine_command(settings, RELEASE, {}, on_cpu=True, audit_runs=3)
+    assert after(few, "--max-cpu-loras") == str(settings.max_cpu_loras)
+    many, _ = engine_command(settings, RELEASE, {}, on_cpu=True, audit_runs=33)
+    assert after(many, "--max-cpu-loras") == str(len(RELEASE.adapters) + 33)
+
+
 def test_the_gateway_may_load_adapters_where_there_are_any(settings: EngineSettings) -> None:
     _, environment = engine_command(settings, RELEASE, {}, on_cpu=True)
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"

@@ -50,6 +50,12 @@ class AuditPlan:
     rate: Fraction
     adapters: Mapping[str, Counterfactuals]
 
+    @property
+    def runs(self) -> frozenset[str]:
+        """Every counterfactual adapter that audits read."""
+        planned = self.adapters.values()
+        return frozenset(run for each in planned for order in each.orders for run in order.runs)
+
 
 def read_plan(path: Path) -> AuditPlan | None:
     """The plan; None where nothing is audited. Raises StartFailed for a file that is no plan."""

@@ -1,6 +1,6 @@
 """Leaves of the log, and the legs of an entry: what each says, and what must hold of it."""
 
-import csv
+import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from itertools import pairwise
@@ -141,6 +141,7 @@ def parse_leg(source: str, entry: Fields) -> Fields:
     node = Sums(b"", max(-leg.nano, 0), credit, paid)
     leg.node = node._replace(hash=sha256(b"\x02" + node.hashed() + source.encode()).digest())
     leg.entry, leg.decision = entry, None
+    require(is_of_its_inference(leg), f"{what}a {entry.kind} does not touch this account")
     if leg.ppb is not None:
         has_share = entry.kind == "settle" and credit and leg.ppb <= PPB
         require(has_share, f"{what}it can't have a share")
@@ -149,12 +150,25 @@ def parse_leg(source: str, entry: Fields) -> Fields:
     return leg
 
 
+def is_of_its_inference(leg: Fields) -> bool:
+    """A hold goes back or is charged, and a pool is paid out, for its own inference alone."""
+    inference, kind = leg.entry.key.partition("/")[0], leg.entry.kind
+    if kind == "settle" and leg.nano > 0:
+        return bool(leg.account.startswith(("contrib:", "unattributed:")))
+    if kind == "settle" and leg.nano < 0:
+        return bool(f"{leg.account}/".startswith(f"open:{inference}/"))
+    if kind in ("capture", "void", "expire") and leg.nano < 0:
+        return bool(leg.account == f"hold:{inference}")
+    return True
+
+
 def shares_in(manifest: str) -> dict[str, int]:
     """The shares that an attribution gives, by account, in ppb."""
     share = object_of(contributor=text, share_ppb=number)
     shape = {"shares": list_of(share), "unattributed_ppb": number, "adapter_version": text}
     found = shaped(parse_json(manifest), shape)
     shares = {f"contrib:{each.contributor}": each.share_ppb for each in found.shares}
+    require(len(shares) == len(found.shares), "the manifest names a contributor twice")
     return {**shares, f"unattributed:{found.adapter_version}": found.unattributed_ppb}
 
 
@@ -196,10 +210,10 @@ def check_manifest(opening: object, entry: Fields) -> bytes | None:
     if "text" in opening["manifest"]:
         said = text(opening["manifest"]["text"])
         require(sha256(said.encode()).digest() == shown.sha256, "a manifest's text was changed")
-        shared = [leg for leg in entry.opened if leg.ppb is not None]
+        shared = [leg for leg in entry.opened if entry.kind == "settle" and leg.nano > 0]
         shares = shares_in(said) if shared else {}
         for leg in shared:
-            is_its = shares.get(leg.account) == leg.ppb
+            is_its = leg.ppb is not None and shares.get(leg.account) == leg.ppb
             require(is_its, f"the manifest gives {leg.account} another share")
         for leg in entry.opened if entry.kind == "payout" else []:
             check_decision(leg, shaped(parse_json(said), DECISION))
@@ -215,6 +229,8 @@ def opened_statement(opening: object, leaf: Fields) -> Fields:
     commitment = sha256(b"\x05" + source.encode()).digest()
     is_its = commitment == leaf.commitment and found.month == leaf.month
     require(is_its, "it is not the statement that the log has")
+    is_month = re.fullmatch("[0-9]{4}-(0[1-9]|1[0-2])", found.month)
+    require(is_month, f"a statement is for '{found.month}', which is no month")
     return found
 
 
@@ -267,22 +283,9 @@ def sentences_of(entry: Fields, index: int) -> list[str]:
         share = f", {leg.ppb:,} parts per billion of the pool" if leg.ppb is not None else ""
         line = f", its line {leg.n:,}" if leg.n else ""
         said.append(f"{leg.nano:+,} nano-USD for {leg.account}{line}{share}")
+    if closed := entry.legs.count - len(entry.opened):
+        said.append(f"(closed: {closed:,} more of its legs, whose sums are as the leaf states)")
     return said
-
-
-def rows_in(source: str) -> tuple[int, list[tuple[int, str, str, int]], int]:
-    """Opening, lines and closing of a statement's CSV; a text may have an apostrophe before it."""
-    try:
-        rows = [*csv.DictReader(source.split("\r\n"), strict=True)]
-        kinds = [row["row"] for row in rows]
-        require(kinds == ["opening", *["line"] * (len(rows) - 2), "closing"], "it is no statement")
-        lines = [
-            (int(row["seq"]), row["key"].lstrip("'"), row["kind"].lstrip("'"), int(row["nano"]))
-            for row in rows[1:-1]
-        ]
-        return int(rows[0]["nano"]), lines, int(rows[-1]["nano"])
-    except (csv.Error, KeyError, TypeError, ValueError, AttributeError):
-        raise Refused("the statement's CSV can't be read") from None
 
 
 def further(opening: object) -> list[Fields]:

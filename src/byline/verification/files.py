@@ -65,6 +65,11 @@ class Files:
         self.said.append(("" if sentence.startswith("(") else mark, printable(sentence)))
 
     @property
+    def not_shown(self) -> list[str]:
+        """The sentences of what the files don't show."""
+        return [sentence for mark, sentence in self.said if sentence.startswith("(") and not mark]
+
+    @property
     def failed(self) -> list[str]:
         """The sentences of what did not hold."""
         return [sentence for mark, sentence in self.said if mark == FAILED]
@@ -94,9 +99,11 @@ class Files:
             self._proof(whole)
         elif first == "byline-receipt/v1\n":
             self._receipt(whole)
-        elif value.get("object") == "statement" or first.startswith("row,seq,time"):
+        elif value.get("object") == "statement":
             self.tables.append((str(path), whole))
         else:
+            is_table = first.startswith("row,seq,time")
+            require(not is_table, "a statement's CSV is not checked: check its JSON")
             self.bare.append((str(path), whole))
 
     def older(self, path: Path) -> Head:
@@ -118,6 +125,7 @@ class Files:
     ) -> tuple[Head, dict[int, Fields]]:
         """A tree head that the policy trusts, and leaves of its tree: key leaves hand trust on."""
         head = parse_head(checkpoint)
+        require(not head.origin.endswith(RECEIPTS), "a key for receipts signs no log")
         known = self.heads.get((head.origin, head.size), head)
         keys = self.policy.keys_of(head.origin)
         keys += [key for key in known.trusted if key not in keys and known.root == head.root]

@@ -58,13 +58,22 @@ def check(paths: Sequence[Path], policy: Policy, against: Path | None = None) ->
     return found
 
 
+def verdict(found: Files) -> str:
+    """The last word: what holds, and how much is not shown."""
+    if found.failed:
+        return "FAILED"
+    open_ = len(found.not_shown)
+    return f"All of it holds; in brackets, {open_} not shown." if open_ else "All of it holds."
+
+
 def _report(found: Files, facts: Mapping[str, object], *, as_json: bool) -> int:
     """Print a sentence for each check; answers the exit status."""
     for mark, sentence in found.said:
         print(f"{mark:<6} {sentence}")  # noqa: T201
-    print(f"\n{'FAILED' if found.failed else 'All of it holds.'}\n{NOT_SHOWN}")  # noqa: T201
+    print(f"\n{verdict(found)}\n{NOT_SHOWN}")  # noqa: T201
     if as_json:
         checks = sum(mark in (HOLDS, FAILED) for mark, _ in found.said)
         print(json.dumps({"verified": not found.failed, "checks": checks,  # noqa: T201
-                          "failed": found.failed, **facts}))  # fmt: skip
+                          "failed": found.failed, "not_shown": found.not_shown,
+                          **facts}))  # fmt: skip
     return 1 if found.failed else 0

@@ -4,6 +4,7 @@ Nothing is taken from a sum that somebody else made: each tree, chain, balance a
 again from the legs, and every settlement is held against the manifest that decided it.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +30,7 @@ from .trees import EMPTY_ROOT, node_hash, root_over
 WIDTH = 256
 FILE_BYTES_MAX = 1 << 25  # of a bundle: 256 leaves of 64 KiB, and their lengths
 OPENINGS = "openings.jsonl"
+LINE_MAX = 1 << 26  # characters: an entry of 2,000 legs, a manifest and a path each
 
 
 class Replay:
@@ -42,11 +44,14 @@ class Replay:
         self.manifests: dict[int, Fields] = {}  # leaves that no entry has paid by yet
         self.balances: dict[str, int] = {}
         self.chains: dict[str, list[tuple[bytes, int]]] = {}  # of each line: hash, balance after it
-        self.statements = 0
+        self.statements: dict[str, list[Fields]] = {}  # of each account, in the log's order
+        self.earned: dict[str, list[tuple[int, int]]] = {}  # of each line but payouts: seq, nano
+        self.paid: dict[str, tuple[int, int]] = {}  # the last entry paid for, and what was left
+        self.unshown = 0  # decisions whose text nobody has any more
 
     def run(self, older: Head | None) -> None:
         """Replay the whole export; raises Refused at the first thing that is wrong."""
-        head = parse_head((self.folder / "checkpoint").read_bytes().decode())
+        head = parse_head(self._bytes(self.folder / "checkpoint", "checkpoint").decode())
         keys = self.files.policy.keys_of(head.origin)
         hashes: list[bytes] = []
         openings = self._openings()
@@ -78,13 +83,23 @@ class Replay:
         require(total == 0, f"all accounts together have {total} nano-USD, not 0")
         self.files.say(
             f"{self.seq:,} entries make the balances of {len(self.balances):,} accounts, 0 in all; "
-            f"{self.statements:,} statements agree"
+            f"{sum(map(len, self.statements.values())):,} statements agree"
         )
+        if self.unshown:
+            self.files.say(f"(not shown: what was decided in {self.unshown:,} entries)")
 
     def _openings(self) -> Iterator[Any]:
-        with (self.folder / OPENINGS).open(encoding="utf-8", newline="\n") as file:
-            for line in file:
+        path = self.folder / OPENINGS
+        require(path.is_file(), f"the export lacks {OPENINGS}")
+        with path.open(encoding="utf-8", newline="\n") as file:
+            while line := file.readline(LINE_MAX + 1):
+                require(len(line) <= LINE_MAX, f"a line of {OPENINGS} is too long")
                 yield parse_json(line)
+
+    def _bytes(self, path: Path, name: str) -> bytes:
+        require(path.is_file(), f"the export lacks {name}")
+        require(path.stat().st_size <= FILE_BYTES_MAX, f"{name} is too large")
+        return path.read_bytes()
 
     def _leaves(self, size: int) -> Iterator[bytes]:
         """The leaves' data, out of the entry bundles."""
@@ -106,9 +121,7 @@ class Replay:
         whole = self.folder / "tile" / level / name
         part = whole.with_name(f"{whole.name}.p") / str(width)
         path = part if width < WIDTH and part.is_file() else whole
-        require(path.is_file(), f"the export lacks tile {level}/{name}")
-        require(path.stat().st_size <= FILE_BYTES_MAX, f"tile {level}/{name} is too large")
-        return path.read_bytes()
+        return self._bytes(path, f"tile {level}/{name}")
 
     def _tiles(self, hashes: list[bytes]) -> None:
         """The published tiles are those of the leaves."""
@@ -144,15 +157,16 @@ class Replay:
             return
         shown = shaped(opening, {"manifest": lambda value: value}).manifest
         check_manifest(opening, entry)
+        has_text = "text" in shown
+        if entry.kind in ("settle", "payout") and not has_text:
+            self.unshown += 1
         if entry.kind != "settle":
             return
         leaf = self.manifests.pop(entry.manifest_index, None)
         is_its = leaf and (leaf.key, leaf.manifest) == (entry.key, entry.manifest)
         require(is_its, f"{what}leaf {entry.manifest_index} is not its manifest")
         paid = {leg.account: leg for leg in entry.opened if leg.nano > 0}
-        if any(leg.ppb is not None for leg in paid.values()):
-            is_shared = all(leg.ppb is not None for leg in paid.values())
-            require(is_shared, f"{what}one is paid without a share")
+        if has_text or any(leg.ppb is not None for leg in paid.values()):
             for account, ppb in shares_in(shaped(shown, {"text": text}).text).items():
                 is_paid = account in paid or entry.legs.debits * ppb < PPB
                 require(is_paid, f"{what}{account} has a share, and was paid nothing")
@@ -171,6 +185,23 @@ class Replay:
         follows = (leg.n, leg.prev) == (len(chain) + 1, chain[-1][0] if chain else NO_LEG)
         require(follows, f"{what}it does not follow line {len(chain)} of {account}")
         chain.append((leg.node.hash, balance))
+        if leg.entry.kind != "payout":
+            self.earned.setdefault(account, []).append((leg.seq, leg.nano))
+        elif leg.decision:
+            self._paid(leg, what)
+
+    def _paid(self, payout: Fields, what: str) -> None:
+        """A payout pays each line once, and begins where the one before it ended."""
+        decided, account = payout.decision, payout.account
+        begins = (decided.first_seq - 1, decided.opening_nano)
+        follows = begins == self.paid.get(account, (0, 0))
+        require(follows, f"{what}the payout does not begin where the one before it ended")
+        lines = self.earned.get(account, [])
+        start = bisect_left(lines, (decided.first_seq,))
+        cited = sum(nano for seq, nano in lines[start:] if seq <= decided.last_seq)
+        require(cited == decided.lines_nano, f"{what}the payout cites lines of another sum")
+        left = decided.opening_nano + decided.lines_nano - decided.nano
+        self.paid[account] = (decided.last_seq, left)
 
     def _statement(self, leaf: Fields, index: int, opening: dict[str, object]) -> None:
         """A statement says what the account had at its beginning and at its end."""
@@ -182,7 +213,12 @@ class Replay:
         lines = chain[found.first_n - 1], chain[found.last_n]
         what = f"leaf {index}: the statement of {found.account} for {found.month}"
         require(ends == lines, f"{what} is wrong")
-        self.statements += 1
+        earlier = self.statements.setdefault(found.account, [])
+        if earlier:
+            before = earlier[-1]
+            follows = found.month > before.month and found.first_n == before.last_n + 1
+            require(follows, f"{what} does not follow the one for {before.month}")
+        earlier.append(found)
 
 
 def replay(

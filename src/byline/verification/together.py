@@ -7,9 +7,9 @@ from hashlib import sha256
 from itertools import pairwise
 from types import SimpleNamespace as Fields
 
-from .entries import TABLE, require_chain, rows_in
+from .entries import TABLE, require_chain
 from .files import Files
-from .reading import Refused, hash64, parse_json, require, shaped
+from .reading import hash64, parse_json, require, shaped
 from .signatures import Head
 from .trees import older_and_newer
 
@@ -66,8 +66,14 @@ def _one_history(files: Files, origin: str, older: Head | None) -> None:
         require(older.origin == origin, f"the older tree head is of {older.origin}")
     if older and is_from:
         require(not rest, f"no .consistency file leads from {older.size} leaves to {rest}")
-        files.say(f"{origin} has one history since {older.size:,} leaves")
-    elif rest:
+        if sizes[-1] > older.size:
+            files.say(f"{origin} has one history since {older.size:,} leaves")
+        else:
+            files.say(f"(not compared: no tree head here is newer than {older.size:,} leaves)")
+        return
+    if older:
+        files.say("(not compared: the older tree head is of an empty log)")
+    if rest:
         files.say(f"(not shown: whether the logs over {sizes} leaves are one history)")
 
 
@@ -76,7 +82,11 @@ def _chain(files: Files, account: str, legs: Sequence[Fields]) -> None:
     require_chain(legs)
     if len(legs) > 1:
         gaps = sum(leg.n != before.n + 1 for before, leg in pairwise(legs))
-        left_out = f"with {gaps} gaps: lines in between are not here" if gaps else "none left out"
+        left_out = (
+            f"with {gaps} gaps: lines in between are not here"
+            if gaps
+            else "none left out between them"
+        )
         files.say(f"{len(legs):,} lines of {account}, {legs[0].n:,} to {legs[-1].n:,}: {left_out}")
     payouts = [leg for leg in legs if leg.decision]
     for before, leg in pairwise(payouts):
@@ -106,30 +116,21 @@ def _paid(files: Files, payout: Fields, legs: Sequence[Fields], start: int, end:
 
 def _table(files: Files, source: str) -> None:
     """A statement as it was handed out says what its proof says."""
-    if source.startswith("{"):
-        table = shaped(parse_json(source), TABLE)
-        sha = sha256(source.encode()).hexdigest()
-        found = [s for s in files.statements.values() if s.sha256 == sha]
-        require(found, "no statement that is proven here has this text")
-        is_its = all(
-            (s.account, s.month, s.opening, s.closing)
-            == (table.account, table.month, table.opening_nano, table.closing_nano)
-            for s in found
-        )
-        require(is_its, "its account, month or balances are not those of the proof")
-        rows = [(row.seq, row.key, row.kind, row.nano) for row in table.lines]
-    else:
-        opening, rows, closing = rows_in(source)
-        balances = (opening, closing)
-        found = [s for s in files.statements.values() if (s.opening, s.closing) == balances]
+    table = shaped(parse_json(source), TABLE)
+    sha = sha256(source.encode()).hexdigest()
+    found = [each for each in files.statements.values() if each.sha256 == sha]
+    require(found, "no statement that is proven here has this text")
+    stated = (table.account, table.month, table.opening_nano, table.closing_nano)
+    is_its = all((s.account, s.month, s.opening, s.closing) == stated for s in found)
+    require(is_its, "its account, month or balances are not those of the proof")
+    rows = [(row.seq, row.key, row.kind, row.nano) for row in table.lines]
     for each in found:
         lines = [(leg.entry.seq, leg.entry.key, leg.entry.kind, leg.nano)
                  for leg in each.lines or []]  # fmt: skip
-        if each.lines is not None and lines == rows:
-            files.say(f"{len(rows):,} lines of the statement of {each.account} for {each.month} "
-                     "are those that are proven")  # fmt: skip
-            return
-    raise Refused("its lines are not those of a statement that is proven here")
+        is_its = each.lines is not None and lines == rows
+        require(is_its, "its lines are not those of a statement that is proven here")
+        files.say(f"{len(rows):,} lines of the statement of {each.account} for {each.month} "
+                 "are those that are proven")  # fmt: skip
 
 
 def _successive(files: Files, statements: list[Fields]) -> None:
@@ -162,3 +163,7 @@ def _promised(files: Files, origin: str, receipt: Fields) -> None:
         is_kept = entry.shown in (None, each.manifest_sha256)
         require(is_kept, f"entry {entry.seq} has another manifest than was promised")
         files.say(f"entry {entry.seq:,} of the log keeps what the receipt promised of {each.key}")
+        if entry.shown is None and each.manifest_sha256 is not None:
+            files.say(
+                f"(not shown: the manifest of entry {entry.seq:,}, which the receipt promises)"
+            )

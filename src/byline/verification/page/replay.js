@@ -5,7 +5,10 @@ words. Nothing is taken from a sum that somebody else made. It stands on verify.
 byline.Replay = class {
   // `folder`: a file (a Blob) by its path in the export, with "/".
   constructor(folder, policy) {
-    Object.assign(this, { folder, files: new byline.Files(policy), seq: 0n, statements: 0 });
+    Object.assign(this, { folder, files: new byline.Files(policy), seq: 0n, unshown: 0 });
+    this.statements = new Map(); // by account, in the log's order
+    this.earned = new Map(); // by account, of each line but payouts: seq, nano
+    this.paid = new Map(); // by account: the last entry paid for, and what was left
     this.keys = new Set();
     this.manifests = new Map(); // by index: leaves that no entry has paid by yet
     this.balances = new Map();
@@ -48,8 +51,10 @@ byline.Replay = class {
     }
     const total = [...this.balances.values()].reduce((sum, nano) => sum + nano, 0n);
     require(total === 0n, `all accounts together have ${total} nano-USD, not 0`);
+    const statements = [...this.statements.values()].reduce((sum, each) => sum + each.length, 0);
     this.files.say(`${grouped(this.seq)} entries make the balances of ${grouped(this.balances.size)} ` +
-      `accounts, 0 in all; ${grouped(this.statements)} statements agree`);
+      `accounts, 0 in all; ${grouped(statements)} statements agree`);
+    if (this.unshown) this.files.say(`(not shown: what was decided in ${grouped(this.unshown)} entries)`);
   }
 
   async bytes(path) {
@@ -126,14 +131,15 @@ byline.Replay = class {
     if (entry.manifest === null) return;
     const shown = byline.shaped(opening, { manifest: byline.any }).manifest;
     await byline.checkManifest(opening, entry);
+    const hasText = shown.has("text");
+    if (["settle", "payout"].includes(entry.kind) && !hasText) this.unshown++;
     if (entry.kind !== "settle") return;
     const leaf = this.manifests.get(entry.manifest_index);
     this.manifests.delete(entry.manifest_index);
     const isIts = leaf && leaf.key === entry.key && leaf.manifest === entry.manifest;
     must(isIts, `leaf ${entry.manifest_index} is not its manifest`);
     const paid = entry.opened.filter((leg) => leg.nano > 0n);
-    if (paid.every((leg) => leg.ppb === null)) return;
-    must(paid.every((leg) => leg.ppb !== null), "one is paid without a share");
+    if (!hasText && paid.every((leg) => leg.ppb === null)) return;
     const shares = byline.sharesIn(byline.shaped(shown, { text: byline.text }).text);
     for (const [account, ppb] of shares) {
       const isPaid = paid.some((leg) => leg.account === account) || entry.legs.debits * ppb < byline.PPB;
@@ -155,6 +161,22 @@ byline.Replay = class {
     const follows = leg.n === BigInt(chain.length) + 1n && leg.prev === before;
     must(follows, `it does not follow line ${chain.length} of ${account}`);
     chain.push({ hash: leg.node.hash, balance });
+    if (leg.entry.kind !== "payout") {
+      if (!this.earned.has(account)) this.earned.set(account, []);
+      this.earned.get(account).push([leg.seq, leg.nano]);
+    } else if (leg.decision) this.payout(leg, must);
+  }
+  // A payout pays each line once, and begins where the one before it ended.
+  payout({ decision, account }, must) {
+    const [end, rest] = this.paid.get(account) ?? [0n, 0n];
+    const follows = decision.first_seq - 1n === end && decision.opening_nano === rest;
+    must(follows, "the payout does not begin where the one before it ended");
+    const cited = (this.earned.get(account) ?? [])
+      .filter(([seq]) => seq >= decision.first_seq && seq <= decision.last_seq)
+      .reduce((sum, [, nano]) => sum + nano, 0n);
+    must(cited === decision.lines_nano, "the payout cites lines of another sum");
+    const left = decision.opening_nano + decision.lines_nano - decision.nano;
+    this.paid.set(account, [decision.last_seq, left]);
   }
   // A statement says what the account had at its beginning and at its end.
   async statement(leaf, index, opening) {
@@ -167,8 +189,16 @@ byline.Replay = class {
     const [before, end] = [chain[Number(first) - 1], chain[Number(last)]];
     const isRight = found.before === before.hash && found.opening === before.balance &&
       found.head === end.hash && found.closing === end.balance;
-    require(isRight, `leaf ${index}: the statement of ${found.account} for ${found.month} is wrong`);
-    this.statements++;
+    const what = `leaf ${index}: the statement of ${found.account} for ${found.month}`;
+    require(isRight, `${what} is wrong`);
+    if (!this.statements.has(found.account)) this.statements.set(found.account, []);
+    const earlier = this.statements.get(found.account);
+    if (earlier.length) {
+      const before = earlier[earlier.length - 1];
+      const follows = found.month > before.month && found.first_n === before.last_n + 1n;
+      require(follows, `${what} does not follow the one for ${before.month}`);
+    }
+    earlier.push(found);
   }
 };
 
