@@ -18,7 +18,7 @@ SEED ?= 1
 MINUTES ?= 2
 DATASET ?= healthcare
 
-.PHONY: help install install-dev test-servers up once clients test check format chart load fidelity report \
+.PHONY: help install install-dev test-servers up once clients test check format chart load fidelity attacks report \
         peers bench-gateway bench-ledger bench-rebuild bench-bytes bench-proof bench-search bench-attribution faults faults-mutants dashboard pins clean
 
 help:  ## show this
@@ -80,6 +80,9 @@ load: install-dev  ## 60 s of load against a running `byline up`
 
 fidelity: install  ## how true attributions are, by retraining: DATASET=healthcare (about an hour; goes on where it was)
 	@$(BIN)/byline fidelity $(DATASET)
+
+attacks: install  ## what cheating earns: DATASET=healthcare (under 90 minutes; QUICK=1: 25; goes on where it was)
+	@$(BIN)/byline attacks $(DATASET) $(if $(QUICK),--quick)
 
 report: install-dev  ## who is paid for questions about whose rows, on a running `byline up`
 	@$(BIN)/python -m loadtests.asked_about

@@ -90,15 +90,23 @@ def together(runs: Sequence[Run], size: int) -> list[list[Run]]:
 
 
 def train_missing(
-    base: Artifact, study_path: Path, root: Path, shape: tuple[int, int, int], report: Report
+    base: Artifact,
+    study_path: Path,
+    root: Path,
+    shape: tuple[int, int, int],
+    report: Report,
+    wanted: Sequence[Run] | None = None,
 ) -> int:
-    """Train what is missing with (processes, threads, runs together); answers how many it was."""
+    """Train what is missing with (processes, threads, runs together); answers how many it was.
+
+    Of these runs of the study, if `wanted` is given; else of its whole plan.
+    """
     from serving.counterfactuals.coalition_training import steps_of
     from serving.counterfactuals.runs import RunStore
 
     processes, threads, size = shape
     planner = Planner(read_study(study_path), base.sha256)
-    missing = RunStore(root).missing(planner.plan())
+    missing = RunStore(root).missing(planner.plan() if wanted is None else wanted)
     if not missing:
         return 0
     context = multiprocessing.get_context("spawn")

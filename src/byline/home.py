@@ -41,6 +41,11 @@ class Home:
         return self.root / "fidelity"
 
     @property
+    def attacks(self) -> Path:
+        """Measurements of attacks, a folder each: study, trainings, readings, figures."""
+        return self.root / "attacks"
+
+    @property
     def audit_plan(self) -> Path:
         """Which adapter versions are audited, how often, by which counterfactual adapters."""
         return self.root / "audit_plan.json"

@@ -5,6 +5,7 @@ tokens, and scores that foretell the effects better than permuted ones.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 import torch
 
 from byline.errors import StartFailed
-from byline.fidelity.evaluation import choose, judge
-from byline.fidelity.measures import effect_correlation
+from byline.fidelity.evaluation import choose, judge, membership_of
+from byline.fidelity.measures import effect_correlation, lds
 from byline.fidelity.methods import COSTS, TANGENT, all_variants
 from byline.fidelity.readings import Readings, read_readings
 from byline.fidelity.study import Profile, Study, design
@@ -25,7 +26,7 @@ from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals import __main__ as training_program
 from serving.counterfactuals.plan import Planner
 from serving.counterfactuals.pool import train_missing
-from serving.counterfactuals.runs import RunStore
+from serving.counterfactuals.runs import WEIGHTS, RunStore
 from serving.fidelity import __main__ as reading_program
 from serving.fidelity.__main__ import read_off
 from serving.fidelity.answers import COMPLETION_TOKENS_MAX, prompts_of
@@ -160,6 +161,34 @@ def test_every_method_is_measured_and_the_tangent_foretells_effects(
         study, readings, variants, choose(study, readings, variants), served=True, draws=20
     )
     assert list(judged.methods) == measured
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3])
+def test_vectors_exchanged_on_disk_drop_fidelity_to_chance(
+    tiny_home: TinyHome, study: Study, readings: Readings, readings_file: Path, tmp_path: Path,
+    shift: int,
+) -> None:  # fmt: skip
+    """Adapters without one contributor are what vectors are made of: here each is another's."""
+    home = Home(tmp_path)
+    shutil.copytree(tiny_home.home.counterfactuals, home.counterfactuals)
+    store = RunStore(home.counterfactuals)
+    runs = Planner(study, tiny_home.base.sha256).leave_one_out(study.orders[0])
+    files = [store.path(run) / WEIGHTS for run in runs]
+    weights = [file.read_bytes() for file in files]
+    for file, other in zip(files, weights[shift:] + weights[:shift], strict=True):
+        file.write_bytes(other)
+    path = tmp_path / "readings.npz"
+    path_of_study = readings_file.parent / "study.json"
+    read_off(tiny_home.base, path_of_study, home, path, no_report)
+    real, exchanged = tangent_lds(study, readings), tangent_lds(study, read_readings(path))
+    assert real > 0.8
+    assert exchanged < 0.2
+
+
+def tangent_lds(study: Study, readings: Readings) -> float:
+    """The tangent's, over all answers and coalitions: this study has few of either."""
+    members = membership_of(study, readings)
+    return lds(readings.scores["tangent/all"], members, readings.coalitions.T)
 
 
 def test_a_killed_program_takes_its_workers_with_it_and_is_gone_on_with(

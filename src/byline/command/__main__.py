@@ -15,6 +15,7 @@ from rich.console import Console
 
 from byline.command.asking import ask as ask_gateway
 from byline.command.asking import get_json, show_answer, summary
+from byline.command.attacks_command import attacks
 from byline.command.attribution_commands import attribution_app, released_rows
 from byline.command.ending import run_command
 from byline.command.fidelity_command import fidelity
@@ -56,6 +57,7 @@ app.add_typer(statements_app, name="statements")
 app.add_typer(payouts_app, name="payouts")
 
 app.command()(fidelity)
+app.command()(attacks)
 app.command(
     add_help_option=False,  # the verifier reads its own options
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},

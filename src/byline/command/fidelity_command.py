@@ -49,7 +49,7 @@ def fidelity(
         raise InvalidInput(f"there is no profile '{profile}': quick or full", param="profile")
     wanted = _wanted(methods)
     home.mkdir(parents=True, exist_ok=True)
-    rows = without_copies(_rows_of(dataset, Home(home)))
+    rows = without_copies(rows_of(dataset, Home(home)))
     study = design(dataset.stem, rows, PROFILES[profile], DESIGN_SEED)
     folder = Home(home).fidelity / study.reference
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def fidelity(
     print(json.dumps(result))
 
 
-def _rows_of(dataset: Path, home: Home) -> Sequence[Example]:
+def rows_of(dataset: Path, home: Home) -> Sequence[Example]:
     """The file's rows; where there is no such file, all rows of our dataset of that name."""
     if str(dataset) not in DATASETS or dataset.exists():
         return read_rows(dataset)

@@ -1,0 +1,1 @@
+"""What models have to be asked to know what cheating earns; the figures are in `byline.attacks`."""
