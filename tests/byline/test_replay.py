@@ -189,6 +189,18 @@ def test_right_books_stand(tmp_path: Path) -> None:
         assert not replay(folder, Policy(log.policy))[0].failed
 
 
+def test_what_was_decided_and_is_not_shown_is_counted_and_refuses_nobody(tmp_path: Path) -> None:
+    log = paid((1, 0, 7), (2, 6, 0))
+    files = log.files()
+    lines = [json.loads(line) for line in files["openings.jsonl"].decode().splitlines()]
+    del lines[1]["manifest"]["text"]  # the first payout's
+    files["openings.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    found, balances = replay(written(tmp_path, files), Policy(log.policy))
+    assert not found.failed
+    assert balances[ALICE] == 5
+    assert found.not_shown == ["(not shown: what was decided in 1 entries)"]
+
+
 def another_log() -> Writer:
     """Written by the same hand, under the same keys."""
     return a_written_log(Writer(entry_hand=lambda entry: {**entry, "policy": "another"}))

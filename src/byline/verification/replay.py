@@ -46,7 +46,8 @@ class Replay:
         self.chains: dict[str, list[tuple[bytes, int]]] = {}  # of each line: hash, balance after it
         self.statements: dict[str, list[Fields]] = {}  # of each account, in the log's order
         self.earned: dict[str, list[tuple[int, int]]] = {}  # of each line but payouts: seq, nano
-        self.paid: dict[str, tuple[int, int]] = {}  # the last entry paid for, and what was left
+        # The last entry paid for, and what was left; None: it was not shown.
+        self.paid: dict[str, tuple[int, int] | None] = {}
         self.unshown = 0  # decisions whose text nobody has any more
 
     def run(self, older: Head | None) -> None:
@@ -187,15 +188,21 @@ class Replay:
         chain.append((leg.node.hash, balance))
         if leg.entry.kind != "payout":
             self.earned.setdefault(account, []).append((leg.seq, leg.nano))
-        elif leg.decision:
+        else:
             self._paid(leg, what)
 
     def _paid(self, payout: Fields, what: str) -> None:
         """A payout pays each line once, and begins where the one before it ended."""
         decided, account = payout.decision, payout.account
+        before = self.paid.get(account, (0, 0))
+        self.paid[account] = None
+        if decided is None:
+            return
         begins = (decided.first_seq - 1, decided.opening_nano)
-        follows = begins == self.paid.get(account, (0, 0))
-        require(follows, f"{what}the payout does not begin where the one before it ended")
+        require(
+            before in (None, begins),
+            f"{what}the payout does not begin where the one before it ended",
+        )
         lines = self.earned.get(account, [])
         start = bisect_left(lines, (decided.first_seq,))
         cited = sum(nano for seq, nano in lines[start:] if seq <= decided.last_seq)

@@ -8,7 +8,7 @@ byline.Replay = class {
     Object.assign(this, { folder, files: new byline.Files(policy), seq: 0n, unshown: 0 });
     this.statements = new Map(); // by account, in the log's order
     this.earned = new Map(); // by account, of each line but payouts: seq, nano
-    this.paid = new Map(); // by account: the last entry paid for, and what was left
+    this.paid = new Map(); // by account: the last entry paid for, and what was left; null: not shown
     this.keys = new Set();
     this.manifests = new Map(); // by index: leaves that no entry has paid by yet
     this.balances = new Map();
@@ -164,12 +164,14 @@ byline.Replay = class {
     if (leg.entry.kind !== "payout") {
       if (!this.earned.has(account)) this.earned.set(account, []);
       this.earned.get(account).push([leg.seq, leg.nano]);
-    } else if (leg.decision) this.payout(leg, must);
+    } else this.payout(leg, must);
   }
   // A payout pays each line once, and begins where the one before it ended.
   payout({ decision, account }, must) {
-    const [end, rest] = this.paid.get(account) ?? [0n, 0n];
-    const follows = decision.first_seq - 1n === end && decision.opening_nano === rest;
+    const before = this.paid.has(account) ? this.paid.get(account) : [0n, 0n];
+    this.paid.set(account, null);
+    if (!decision) return;
+    const follows = !before || (decision.first_seq - 1n === before[0] && decision.opening_nano === before[1]);
     must(follows, "the payout does not begin where the one before it ended");
     const cited = (this.earned.get(account) ?? [])
       .filter(([seq]) => seq >= decision.first_seq && seq <= decision.last_seq)
