@@ -81,7 +81,7 @@ load: install-dev  ## 60 s of load against a running `byline up`
 fidelity: install  ## how true attributions are, by retraining: DATASET=healthcare (about an hour; goes on where it was)
 	@$(BIN)/byline fidelity $(DATASET)
 
-attacks: install  ## what cheating earns: DATASET=healthcare (under 90 minutes; QUICK=1: 25; goes on where it was)
+attacks: install  ## what cheating earns: DATASET=healthcare (made for 90 minutes; QUICK=1: 25; goes on where it was)
 	@$(BIN)/byline attacks $(DATASET) $(if $(QUICK),--quick)
 
 report: install-dev  ## who is paid for questions about whose rows, on a running `byline up`

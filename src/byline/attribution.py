@@ -15,7 +15,8 @@ The rules, in order:
 
 Splitting a contributor's rows into several accounts leaves the sum of their scores as it was. So
 the sum of their pay changes by rounding alone (a few ppb), except that a part whose own sum is
-negative no longer weighs against the others: the gain is that negative sum, never more.
+negative no longer weighs against the others: the gain is that negative sum, never more. It can be
+much: `byline attacks` measures it.
 """
 
 import math

@@ -70,6 +70,15 @@ def test_copies_that_escape_gain_what_they_are_worth_and_miss_the_bar(arena: Are
     assert [each.passed for each in again] == [False, False, False, True, True, True]
 
 
+def test_a_second_account_keeps_what_bad_copies_would_have_cost_the_first(arena: Arena) -> None:
+    bad = {row.id: -0.2 for row in arena.study.rows if row.id.startswith("copy:0.5")}
+    found = [each for each in judged(arena, bad) if each.world.edit_rate == 0.5]
+    together = [each.paid_nano for each in of(found, Attack.COPIES)]
+    aside = [each.paid_nano for each in of(found, Attack.COPIES_ASIDE)]
+    assert len(together) == len(aside) == 3
+    assert all(one < other for one, other in zip(together, aside, strict=True))
+
+
 def test_the_owners_loss_alone_misses_the_bar(arena: Arena) -> None:
     """An attacker who gains nothing and takes from the owner has not passed."""
     readings = made_up_readings(arena)

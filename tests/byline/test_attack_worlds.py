@@ -61,6 +61,16 @@ def test_near_copies_beyond_it_and_padded_ones_are_trained(arena: Arena) -> None
         assert len(world.trained) == len(arena.worlds[0].trained) + world.sent
 
 
+def test_copies_under_a_second_account_are_the_same_training(arena: Arena) -> None:
+    pairs = zip(of(arena, Attack.COPIES), of(arena, Attack.COPIES_ASIDE), strict=True)
+    for one, aside in pairs:
+        assert aside.training == one.training
+        assert aside.accounts == (arena.attacker, NEWCOMER)
+        theirs = [row.id for row in aside.rows if row.contributor == NEWCOMER]
+        assert len(theirs) == aside.sent
+        assert all(row.startswith("copy:") for row in theirs)
+
+
 def test_a_copy_comes_after_its_original(arena: Arena) -> None:
     for world in of(arena, Attack.COPIES):
         assert {copy.contributor for copy in find_copies(world.rows)} <= {arena.attacker}
@@ -104,7 +114,9 @@ def test_quick_takes_some_of_the_same_worlds(arena: Arena) -> None:
     quick = arena.taken(quick=True)
     assert arena.taken(quick=False) == arena.worlds
     assert quick[0] is arena.worlds[0]
-    assert {world.attack for world in quick} == {Attack.HONEST, Attack.COPIES, Attack.ZERO_WEIGHT}
+    free = {Attack.HONEST, Attack.SPLIT, Attack.WASH, Attack.ZERO_WEIGHT}
+    assert {world.attack for world in quick} == {*free, Attack.COPIES, Attack.COPIES_ASIDE}
+    assert {w.training for w in quick if w.attack in free} == {arena.worlds[0].training}
     assert {world.edit_rate for world in quick} == {None, 0.0, 0.1, 0.2}
     assert len({world.training for world in quick}) == 4
 

@@ -30,7 +30,8 @@ GAIN_MAX = 1.05
 LOSS_MAX = 0.05
 JUNK_AIM = 0.25  # of what honest rows of that number earn
 RETURN_CAP = POLICY.adapter_split["pool"] / PPB  # all that a question's price pays contributors
-BARRED = (Attack.COPIES, Attack.PADDED, Attack.SPLIT, Attack.OUTLIERS, Attack.INFLATED)
+COPYING = (Attack.COPIES, Attack.COPIES_ASIDE, Attack.PADDED)
+BARRED = (*COPYING, Attack.SPLIT, Attack.OUTLIERS, Attack.INFLATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class _Judge:
 
 def _passed(world: World, gain: Figure | None, loss: Figure | None) -> bool:
     """Bars are on upper bounds; the owner's loss has one where its rows are copied."""
-    copied = world.attack in (Attack.COPIES, Attack.PADDED)
+    copied = world.attack in COPYING
     return (
         gain is not None
         and gain.high <= GAIN_MAX

@@ -40,6 +40,7 @@ class Attack(StrEnum):
 
     HONEST = "honest"
     COPIES = "near-copies of the owner's rows"
+    COPIES_ASIDE = "near-copies of the owner's rows under a second account"
     PADDED = "whole copies with as many random words behind them"
     HONEST_ROWS = "honest rows more (for comparison: no attack)"
     SPLIT = "rows split into accounts"
@@ -82,12 +83,13 @@ class Arena:
     worlds: tuple[World, ...]  # the honest one first
 
     def taken(self, *, quick: bool) -> tuple[World, ...]:
-        """The worlds to measure: `quick`, the near-copies and the row of weight 0 alone."""
-        kinds = (Attack.HONEST, Attack.COPIES, Attack.ZERO_WEIGHT)
+        """The worlds to measure: `quick`, near-copies and what needs no training of its own."""
+        costly = (Attack.PADDED, Attack.HONEST_ROWS, Attack.OUTLIERS, Attack.INFLATED, Attack.JUNK)
         return tuple(
             world
             for world in self.worlds
-            if not quick or (world.attack in kinds and world.edit_rate in (None, *EDIT_RATES_QUICK))
+            if not quick
+            or (world.attack not in costly and world.edit_rate in (None, *EDIT_RATES_QUICK))
         )
 
 
@@ -147,15 +149,9 @@ class _Attacker:
         attacker = (self._attacker,)
         made = [World(Attack.HONEST, self._rows, attacker)]
         for rate in EDIT_RATES:
-            copies = self._copies(rate)
-            made += [
-                World(Attack.COPIES, (*self._rows, *copies[:sent]), attacker, sent, rate)
-                for sent in COPIES
-            ]
-        copies = self._copies(None)
-        made += [
-            World(Attack.PADDED, (*self._rows, *copies[:sent]), attacker, sent) for sent in COPIES
-        ]
+            made += self._copying(Attack.COPIES, self._copies(rate), rate)
+            made += self._copying(Attack.COPIES_ASIDE, self._copies(rate), rate)
+        made += self._copying(Attack.PADDED, self._copies(None), None)
         made += [
             World(Attack.HONEST_ROWS, (*self._rows, *spare[:sent]), attacker, sent)
             for sent in COPIES
@@ -174,6 +170,19 @@ class _Attacker:
         ]
         zero = World(Attack.ZERO_WEIGHT, (*self._rows, *loud), (NEWCOMER,), len(loud))
         return [*made, zero]
+
+    def _copying(self, attack: Attack, copies: list[Example], rate: float | None) -> list[World]:
+        """One world for each number of copies.
+
+        Under a second account what is negative in the copies' scores weighs against nothing else.
+        """
+        accounts: tuple[str, ...] = (self._attacker,)
+        if attack is Attack.COPIES_ASIDE:
+            accounts = (self._attacker, NEWCOMER)
+            copies = [replace(copy, contributor=NEWCOMER) for copy in copies]
+        return [
+            World(attack, (*self._rows, *copies[:sent]), accounts, sent, rate) for sent in COPIES
+        ]
 
     def _copies(self, rate: float | None) -> list[Example]:
         """Near-copies of the owner's rows in turn; padded ones without a rate."""

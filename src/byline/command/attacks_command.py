@@ -29,7 +29,7 @@ def attacks(
         typer.Argument(help="Rows in our format, one JSON object a line; or a dataset of ours."),
     ],
     quick: Annotated[
-        bool, typer.Option("--quick", help="Near-copies and the row of weight 0 alone.")
+        bool, typer.Option("--quick", help="Near-copies, and what needs no training more.")
     ] = False,
     processes: Annotated[
         int | None, typer.Option(help="Runs at a time; one a core without it.", min=1)
