@@ -25,7 +25,7 @@ from byline.registry import read_release
 from byline.served import read_served
 from serving.checkpoints import load_base_model, load_tokenizer
 from serving.gradients import completion_log_probabilities, row_gradients
-from serving.influence import METHOD, AdapterIndex
+from serving.influence import AdapterIndex
 from serving.lora import load_lora, use_adapter
 from serving.recipes import library_versions
 from serving.rows import Row
@@ -189,7 +189,8 @@ class Attributor:
                 lift_nats=lift,
                 scores=scores,
                 examples=examples,
-                method=METHOD,
+                method=loaded.index.manifest.method,
+                reliability_ppb=loaded.index.manifest.reliability_ppb,
                 libraries=self._libraries,
                 verbatim=loaded.verbatim.spans(row.completion) if loaded.verbatim else (),
             )

@@ -1,62 +1,127 @@
-"""One deterministic LoRA run: the same rows, settings and machine give the same bytes.
+"""Trains several adapters that differ in their rows' loss weights alone, in one pass.
 
-The optimiser's settings are chosen for smooth dependence on the data (no dropout, epsilon far above
-noise, warm-up, clipping), since attribution asks how the result would change with the data.
+Every run has the same start, batches, order and schedule. In a batch of rows i with n_i completion
+tokens of loss l_it, and row weights w_i,
 
-A batch is packed into one row without padding. The prompts' common beginning (the chat template and
-its system prompt) is computed once: every example attends to it and to itself only, and keeps the
-positions it would have alone, so the loss is that of separate rows (tests/serving prove it) for
-about two thirds of the arithmetic.
+    loss = sum_i w_i sum_t l_it / sum_i n_i
+
+so a removed row (w_i = 0) takes its gradient with it and changes nobody else's: the normaliser is
+that of the whole batch. How the result depends on the weights has to be smooth, for attribution
+asks for its derivative: no dropout, warm-up, clipping, and Adam's epsilon inside the root,
+
+    theta -= rate * m / sqrt(v + epsilon_root)
+
+(m and v without their bias), which bounds a step's derivative where v is near zero, as LoRA's A
+has it at the start (Engstrom et al., https://arxiv.org/abs/2503.13751, call this metasmoothness).
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import PeftModel
 
-from serving.progress import Report
+from serving.lora import flat_weights
+from serving.lora_bank import LoraBank, banked
+from serving.packing import attending_by_rows, pack_lines, target_losses
 from serving.recipes import RunSettings
 from serving.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
-class PackedBatch:
-    """Several rows in one: ids and positions [1, T], an additive mask [1, 1, T, T], targets."""
+class Trained:
+    """Weights [M, D] of the M runs, and every step's loss of each [steps, M] (nats a token)."""
 
-    ids: torch.Tensor
-    positions: torch.Tensor
-    mask: torch.Tensor
-    predictors: torch.Tensor  # the places in T whose next token is a completion token
-    targets: torch.Tensor
+    theta: torch.Tensor
+    losses: torch.Tensor
 
 
-def pack(rows: Sequence[Row], dtype: torch.dtype) -> PackedBatch:
-    """Pack rows behind their common beginning; the last prompt token always stays a row's own."""
-    shared = common_beginning([row.prompt[:-1] for row in rows])
-    ids, positions, owners = list(shared), list(range(len(shared))), [0] * len(shared)
-    predictors: list[int] = []
-    for owner, row in enumerate(rows, start=1):
-        own = row.ids[len(shared) : -1]  # nothing follows the last token
-        first = len(ids) + len(row.prompt) - len(shared) - 1
-        predictors += range(first, first + len(row.completion))
-        positions += range(len(shared), len(shared) + len(own))
-        owners += [owner] * len(own)
-        ids += own
-    whose = torch.tensor(owners)
-    seen = (whose[:, None] == whose[None, :]) | (whose[None, :] == 0)
-    seen &= torch.ones_like(seen).tril()
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-    targets = [token for row in rows for token in row.completion]
-    return PackedBatch(
-        ids=torch.tensor([ids]),
-        positions=torch.tensor([positions]),
-        mask=mask[None, None],
-        predictors=torch.tensor(predictors),
-        targets=torch.tensor(targets),
-    )
+class SmoothAdam:
+    """Adam over a bank, with gradient clipping by member and epsilon inside the root."""
+
+    def __init__(self, bank: LoraBank, settings: RunSettings) -> None:
+        self._bank = bank
+        self._settings = settings
+        self._mean = torch.zeros_like(bank.theta)
+        self._square = torch.zeros_like(bank.theta)
+        self._steps = 0
+
+    def step(self, factor: float) -> None:
+        """One step at `factor` of the learning rate, with the bank's gradient."""
+        settings, gradient = self._settings, self._bank.gradient
+        self._steps += 1
+        norms = gradient.norm(dim=1, keepdim=True)
+        gradient *= (settings.clip_norm / (norms + 1e-6)).clamp(max=1.0)
+        self._mean.lerp_(gradient, 1 - settings.beta1)
+        self._square.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
+        square = self._square / (1 - settings.beta2**self._steps)
+        rate = settings.learning_rate * factor / (1 - settings.beta1**self._steps)
+        self._bank.theta.addcdiv_(self._mean, (square + settings.epsilon_root).sqrt_(), value=-rate)
+
+
+def batch_places(rows: int, settings: RunSettings, order_seed: int) -> Iterator[list[int]]:
+    """The places of every step's rows: a new fixed order each epoch."""
+    order = torch.Generator().manual_seed(order_seed)
+    for _ in range(settings.epochs):
+        shuffled = torch.randperm(rows, generator=order).tolist()
+        for start in range(0, rows, settings.batch_rows):
+            yield shuffled[start : start + settings.batch_rows]
+
+
+def steps_of(rows: int, settings: RunSettings) -> int:
+    """How many steps a run over so many rows has."""
+    return settings.epochs * -(-rows // settings.batch_rows)
+
+
+def fine_tune(
+    model: PeftModel,
+    rows: Sequence[Row],
+    weights: torch.Tensor,
+    order_seed: int,
+    settings: RunSettings,
+    stepped: Callable[[], None],
+) -> Trained:
+    """Train one adapter for each line of `weights` [M, rows]; each starts as the model's is now.
+
+    The model keeps its own adapter. `stepped` is called after every step.
+    """
+    model.train()
+    beginning = common_beginning([row.prompt[:-1] for row in rows])
+    steps = steps_of(len(rows), settings)
+    losses = torch.zeros(steps, len(weights))
+    start = flat_weights(model)
+    with attending_by_rows(model), banked(model, len(weights)) as bank:
+        bank.theta.copy_(start)
+        optimiser = SmoothAdam(bank, settings)
+        for step, places in enumerate(batch_places(len(rows), settings, order_seed)):
+            losses[step] = _backward(model, rows, weights, places, beginning)
+            bank.collect()
+            optimiser.step(learning_rate_factor(step, steps, settings.warmup_steps))
+            stepped()
+    return Trained(bank.theta, losses)
+
+
+def _backward(
+    model: PeftModel,
+    rows: Sequence[Row],
+    weights: torch.Tensor,
+    places: Sequence[int],
+    beginning: tuple[int, ...],
+) -> torch.Tensor:
+    """Give the leaves a batch's gradients; each member's loss over the whole batch's tokens."""
+    kept = [[place for place in places if line[place] > 0] for line in weights]
+    tokens = sum(len(rows[place].completion) for place in places)
+    found = torch.zeros(len(weights))
+    if not any(kept):
+        return found
+    causal: Any = model.get_base_model()
+    batch = pack_lines([[rows[place] for place in line] for line in kept], beginning, causal.dtype)
+    scale = torch.stack([weights[line, kept[line][place]] for line, place in batch.owners])
+    weighted = target_losses(model, batch) * (scale / tokens)
+    torch.autograd.backward(weighted.sum())
+    return found.index_add(0, torch.tensor([line for line, _ in batch.owners]), weighted.detach())
 
 
 def common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -66,33 +131,11 @@ def common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(token for token, _ in pairs)
 
 
-def packed_loss(model: PeftModel, batch: PackedBatch) -> torch.Tensor:
-    """Mean negative log-probability over the batch's completion tokens."""
-    causal: Any = model.get_base_model()
-    hidden = causal.model(
-        input_ids=batch.ids,
-        position_ids=batch.positions,
-        attention_mask=batch.mask,
-        use_cache=False,
-    ).last_hidden_state[0]
-    logits = causal.lm_head(hidden.index_select(0, batch.predictors)).float()
-    return torch.nn.functional.cross_entropy(logits, batch.targets)
-
-
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
     """Linear from 1/warmup to 1, then linear towards 0 after the last step."""
     if step < warmup:
         return (step + 1) / warmup
     return (steps - step) / max(steps - warmup, 1)
-
-
-def batches(rows: Sequence[Row], settings: RunSettings) -> Iterator[list[Row]]:
-    """The rows of every step: a new fixed order each epoch."""
-    order = torch.Generator().manual_seed(settings.order_seed)
-    for _ in range(settings.epochs):
-        shuffled = torch.randperm(len(rows), generator=order).tolist()
-        for start in range(0, len(rows), settings.batch_rows):
-            yield [rows[index] for index in shuffled[start : start + settings.batch_rows]]
 
 
 def be_deterministic(threads: int) -> None:
@@ -102,33 +145,3 @@ def be_deterministic(threads: int) -> None:
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False
     torch.set_num_threads(threads)
-
-
-def fine_tune(
-    model: PeftModel, rows: Sequence[Row], settings: RunSettings, report: Report
-) -> list[float]:
-    """Train the active adapter in place; answers the loss of every step."""
-    model.train()
-    causal: Any = model.get_base_model()
-    causal.set_attn_implementation("eager")  # the fastest at such lengths
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(
-        weights,
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        weight_decay=0.0,
-    )
-    steps = settings.epochs * -(-len(rows) // settings.batch_rows)
-    losses: list[float] = []
-    for step, members in enumerate(batches(rows, settings)):
-        factor = learning_rate_factor(step, steps, settings.warmup_steps)
-        optimiser.param_groups[0]["lr"] = settings.learning_rate * factor
-        loss = packed_loss(model, pack(members, causal.dtype))
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        report("training", step + 1, steps)
-    return losses

@@ -4,31 +4,37 @@
 
 The per-row gradients (rows x D, fp32) lie in a memory-mapped file of the half-built artifact and
 are gone when it is finished. What they become is in `serving.fisher` and `serving.influence`.
+Where the home's audit plan names counterfactual runs of the adapter (`serving.retraining`), the
+contributors' vectors are tangents of those instead.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from byline.artifacts import Artifact, ArtifactStore
+from byline.auditing.plan import Counterfactuals, read_plan
 from byline.canonical import Json
 from byline.errors import StartFailed
 from byline.home import Home
 from serving.progress import Report, json_lines
 from serving.recipes import IndexSettings, cores, library_versions, share_cores
 
-INDEXING = 2  # raise when the code's result changes and nothing in the recipe says so
+INDEXING = 3  # raise when the code's result changes and nothing in the recipe says so
 GRADIENTS_FILE = "gradients.float32"
 
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """The artifacts that an index is made of."""
+    """The artifacts that an index is made of, and counterfactual runs of the adapter, if any."""
 
     adapter: Artifact
     dataset: Artifact
     base: Artifact
+    counterfactuals: Counterfactuals | None = None
+    runs: Path = Path()  # the folder that those lie in
 
 
 def recipe_of(ingredients: Ingredients, threads: int) -> Mapping[str, Json]:
@@ -41,7 +47,15 @@ def recipe_of(ingredients: Ingredients, threads: int) -> Mapping[str, Json]:
         "settings": asdict(IndexSettings()),
         "threads": threads,
         "libraries": library_versions(),
+        **_retraining(ingredients.counterfactuals),
     }
+
+
+def _retraining(counterfactuals: Counterfactuals | None) -> dict[str, Json]:
+    if counterfactuals is None:
+        return {}
+    orders: list[Json] = [asdict(order) for order in counterfactuals.orders]
+    return {"orders": orders, "reliability_ppb": counterfactuals.reliability_ppb}
 
 
 def build_index(
@@ -66,7 +80,7 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
     from serving.example_index import dimensions_for
     from serving.fine_tuning import be_deterministic
     from serving.index_vectors import gradients_of, index_vectors
-    from serving.influence import Manifest, write_index
+    from serving.influence import DAMPED_FISHER, TANGENT, Manifest, write_index
     from serving.lora import load_lora, lora_size
     from serving.projection import Projection, ProjectionShape
     from serving.rows import encode
@@ -88,6 +102,9 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
         seed=settings.projection_seed,
     )
     vectors = index_vectors(gradients, contributor_of, Projection(shape), settings.damping, report)
+    counterfactuals, contributor_vectors = ingredients.counterfactuals, vectors.contributors
+    if counterfactuals is not None:
+        contributor_vectors = _tangents(ingredients, counterfactuals, contributors, model)
     manifest = Manifest(
         adapter=ingredients.adapter.reference,
         dataset=ingredients.dataset.reference,
@@ -100,11 +117,36 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
         rows=rows_per_contributor(contributor_of),
         examples=tuple(example.id for example in examples),
         contributor_of=tuple(contributor_of),
+        method=TANGENT if counterfactuals else DAMPED_FISHER,
+        reliability_ppb=counterfactuals.reliability_ppb if counterfactuals else None,
     )
-    write_index(folder, manifest, vectors.contributors, vectors.examples)
+    write_index(folder, manifest, contributor_vectors, vectors.examples)
     write_verbatim(folder, [row.completion[:-1] for row in rows])  # without the end of turn
     del gradients
     (folder / GRADIENTS_FILE).unlink()
+
+
+def _tangents(
+    ingredients: Ingredients, counterfactuals: Counterfactuals, contributors: Sequence[str],
+    model: Any,  # noqa: ANN401 - its type would load the model libraries
+) -> Any:  # fmt: skip  # noqa: ANN401
+    """The mean over training orders of every contributor's tangent, [C, D] float32."""
+    import torch
+
+    from serving.counterfactuals.runs import weights_in
+    from serving.counterfactuals.vectors import tangents_of
+
+    orders = counterfactuals.orders
+    if orders[0].without.keys() != set(contributors):
+        raise StartFailed(
+            f"the counterfactual runs of {ingredients.adapter.reference} leave out others than its "
+            f"contributors: make them again with `byline counterfactuals`"
+        )
+
+    def weights(run: str) -> Any:  # noqa: ANN401
+        return weights_in(ingredients.runs / run, model)
+
+    return torch.stack([*tangents_of(orders, contributors, weights)]).mean(dim=0).numpy()
 
 
 def rows_per_contributor(contributor_of: Sequence[int]) -> tuple[int, ...]:
@@ -122,12 +164,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores(), help="torch threads")
     arguments = parser.parse_args()
     share_cores()
-    store = ArtifactStore(Home(arguments.home).artifacts)
+    home = Home(arguments.home)
+    store = ArtifactStore(home.artifacts)
     with json_lines() as lines:
+        plan = read_plan(home.audit_plan)
         ingredients = Ingredients(
             adapter=store.open("adapters", arguments.adapter),
             dataset=store.open("datasets", arguments.dataset),
             base=store.open("base", arguments.base),
+            counterfactuals=plan.adapters.get(arguments.adapter) if plan else None,
+            runs=home.counterfactuals,
         )
         index = build_index(store, ingredients, arguments.threads, lines.progress)
         lines.result({"reference": index.reference})

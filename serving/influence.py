@@ -4,8 +4,11 @@
     examples.faiss      one projected vector of k numbers a training row
     index.json          who and what those are, and how they were made
 
-A contributor's score is an inner product of its own; it is never added up from the examples, whose
-projected scores are estimates that serve to choose what to show.
+What contributors' vectors are says the manifest's `method`: `damped_fisher` (`serving.fisher`), or
+`tangent`, the mean over training orders of the weights with everybody minus those without the
+contributor (`serving.counterfactuals`). A contributor's score is an inner product of its own; it is
+never added up from the examples, whose projected scores are estimates that serve to choose what to
+show.
 """
 
 import json
@@ -28,7 +31,8 @@ from serving.projection import Projection, ProjectionShape
 MANIFEST = "index.json"
 CONTRIBUTORS = "contributors.faiss"
 EXAMPLES = "examples.faiss"
-METHOD = "damped_fisher"  # what an attribution's record calls these scores
+DAMPED_FISHER = "damped_fisher"  # what an attribution's record calls the scores
+TANGENT = "tangent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Manifest:
     rows: tuple[int, ...]  # one a contributor
     examples: tuple[str, ...]
     contributor_of: tuple[int, ...]  # one an example: its place in `contributors`
+    method: str = DAMPED_FISHER  # of the contributors' vectors
+    reliability_ppb: int | None = None  # of their scores under other training orders, if measured
 
 
 def write_index(

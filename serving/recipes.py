@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 
 LIBRARIES = ("torch", "transformers", "peft")
+ORDER_SEED = 7  # of the rows' order in the training of what is served
+TRAINING_THREADS = 1  # a second one gains little; counterfactual runs must have as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +20,10 @@ class LoraShape:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """Everything that decides a run beside the rows, the base model and the adapter's start."""
+    """Everything that decides a run beside rows, their weights, their order and the start.
 
-    epochs: int = 3
-    batch_rows: int = 8
-    learning_rate: float = 3e-3
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-6
-    warmup_steps: int = 8
-    clip_norm: float = 1.0
-    order_seed: int = 7
-
-
-@dataclass(frozen=True, slots=True)
-class SmoothRun:
-    """A counterfactual run: smooth in the rows' weights; see `serving.counterfactuals`."""
+    Smooth in the rows' weights; see `serving.fine_tuning`.
+    """
 
     epochs: int = 5
     batch_rows: int = 8

@@ -6,6 +6,7 @@ Model libraries are loaded only when there is something to train.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,12 +18,19 @@ from byline.datasets import read_dataset
 from byline.errors import StartFailed
 from byline.home import Home
 from serving.progress import Report, json_lines
-from serving.recipes import LoraShape, RunSettings, cores, library_versions, share_cores
+from serving.recipes import (
+    ORDER_SEED,
+    TRAINING_THREADS,
+    LoraShape,
+    RunSettings,
+    library_versions,
+    share_cores,
+)
 
-TRAINING = 1  # raise when the code's result changes and nothing in the recipe says so
+TRAINING = 2  # raise when the code's result changes and nothing in the recipe says so
 
 
-def recipe_of(dataset: Artifact, base: Artifact, threads: int) -> Mapping[str, Json]:
+def recipe_of(dataset: Artifact, base: Artifact) -> Mapping[str, Json]:
     """Everything that decides the adapter's bytes on one kind of machine."""
     copies: list[Json] = [copy.id for copy in read_dataset(dataset).copies]
     left_out: dict[str, Json] = {"left_out": copies} if copies else {}
@@ -33,41 +41,49 @@ def recipe_of(dataset: Artifact, base: Artifact, threads: int) -> Mapping[str, J
         "training": TRAINING,
         "lora": asdict(LoraShape()),
         "run": asdict(RunSettings()),
-        "threads": threads,
+        "order": ORDER_SEED,
+        "threads": TRAINING_THREADS,
         "libraries": library_versions(),
     }
 
 
-def train(
-    store: ArtifactStore, dataset: Artifact, base: Artifact, threads: int, report: Report
-) -> Artifact:
+def train(store: ArtifactStore, dataset: Artifact, base: Artifact, report: Report) -> Artifact:
     """The adapter's artifact, trained unless its recipe was followed before."""
-    recipe = recipe_of(dataset, base, threads)
+    recipe = recipe_of(dataset, base)
     found = store.find("adapters", recipe)
     if found is not None:
         return found
     with store.build("adapters", dataset.name, recipe) as folder:
-        _train_into(folder, dataset, base, threads, report)
+        _train_into(folder, dataset, base, report)
     found = store.find("adapters", recipe)
     if found is None:
         raise StartFailed(f"the adapter {dataset.name} was trained and can't be found again")
     return found
 
 
-def _train_into(
-    folder: Path, dataset: Artifact, base: Artifact, threads: int, report: Report
-) -> None:
+def _train_into(folder: Path, dataset: Artifact, base: Artifact, report: Report) -> None:
+    import torch
+
     from serving.checkpoints import load_base_model, load_tokenizer
-    from serving.fine_tuning import be_deterministic, fine_tune
-    from serving.lora import add_lora, save_lora
+    from serving.fine_tuning import be_deterministic, fine_tune, steps_of
+    from serving.lora import add_lora, save_lora, set_flat_weights
     from serving.rows import encode
 
-    be_deterministic(threads)
+    be_deterministic(TRAINING_THREADS)
     rows = encode(load_tokenizer(base.path), read_dataset(dataset).canonical)
     model = add_lora(load_base_model(base.path), LoraShape())
-    losses = fine_tune(model, rows, RunSettings(), report)
+    settings = RunSettings()
+    steps = steps_of(len(rows), settings)
+    done = itertools.count(1)
+
+    def stepped() -> None:
+        report("training", next(done), steps)
+
+    everybody = torch.ones(1, len(rows))
+    trained = fine_tune(model, rows, everybody, ORDER_SEED, settings, stepped)
+    set_flat_weights(model, trained.theta[0])
     save_lora(model, folder, base.reference)
-    (folder / "losses.json").write_text(json.dumps(losses))
+    (folder / "losses.json").write_text(json.dumps(trained.losses[:, 0].tolist()))
 
 
 def summary(adapter: Artifact) -> dict[str, Json]:
@@ -87,14 +103,13 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--dataset", required=True, help="reference of a dataset artifact")
     parser.add_argument("--base", required=True, help="reference of a base artifact")
-    parser.add_argument("--threads", type=int, default=cores(), help="torch threads")
     arguments = parser.parse_args()
     share_cores()
     store = ArtifactStore(Home(arguments.home).artifacts)
     with json_lines() as lines:
         dataset = store.open("datasets", arguments.dataset)
         base = store.open("base", arguments.base)
-        adapter = train(store, dataset, base, arguments.threads, lines.progress)
+        adapter = train(store, dataset, base, lines.progress)
         lines.result(summary(adapter))
 
 

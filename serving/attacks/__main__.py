@@ -39,7 +39,7 @@ def train_and_read(
 
     planner = Planner(read_study(study), base.sha256)
     runs = {name: run_of(planner, rows) for name, rows in trainings.items()}
-    shape = (processes, 1, 1)
+    shape = (processes, 1)
     train_missing(base, study, home.counterfactuals, shape, report, list(runs.values()))
     missing = [name for name in trainings if not reading_path(readings, name).is_file()]
     if not missing:

@@ -25,14 +25,13 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="reference of a base artifact")
     parser.add_argument("--study", type=Path, required=True, help="the study's JSON file")
     parser.add_argument("--processes", type=int, default=cores())
-    parser.add_argument("--threads", type=int, default=1, help="torch threads a process")
     parser.add_argument("--together", type=int, default=1, help="runs trained in one pass")
     arguments = parser.parse_args()
     share_cores()
     home = Home(arguments.home)
     with json_lines() as lines:
         base = ArtifactStore(home.artifacts).open("base", arguments.base)
-        shape = (arguments.processes, arguments.threads, arguments.together)
+        shape = (arguments.processes, arguments.together)
         trained = train_missing(base, arguments.study, home.counterfactuals, shape, lines.progress)
         lines.result({"trained": trained})
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from byline.canonical import Json, canonical_text, digest
 from byline.fidelity.study import Study
-from serving.recipes import LoraShape, SmoothRun, library_versions
+from serving.recipes import LoraShape, RunSettings, library_versions
 
 CODE = 1  # raise when the code's result changes and nothing in a plan's line says so
 HALF_WEIGHT = 0.5  # of the runs that measure how smooth training is
@@ -59,11 +59,11 @@ class Planner:
         self,
         study: Study,
         base: str,
-        run: SmoothRun | None = None,
+        run: RunSettings | None = None,
         shape: LoraShape | None = None,
     ) -> None:
         self.study = study
-        self.settings = run or SmoothRun()
+        self.settings = run or RunSettings()
         self.shape = shape or LoraShape()
         rows: list[Json] = [[row.contributor, row.prompt, row.completion] for row in study.rows]
         self._always: dict[str, Json] = {

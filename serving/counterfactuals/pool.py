@@ -35,18 +35,17 @@ def _prepare(
     base: Path,
     study_path: Path,
     root: Path,
-    threads: int,
     steps_done: Any,  # noqa: ANN401 - a shared integer has no public type
 ) -> None:
     from serving.checkpoints import load_base_model, load_tokenizer
     from serving.counterfactuals.runs import RunStore
     from serving.fine_tuning import be_deterministic
     from serving.lora import add_lora, flat_weights
-    from serving.recipes import LoraShape
+    from serving.recipes import TRAINING_THREADS, LoraShape
     from serving.rows import encode
 
     die_with_parent()  # else what is queued would be trained for nobody
-    be_deterministic(threads)
+    be_deterministic(TRAINING_THREADS)
     study = read_study(study_path)
     model = add_lora(load_base_model(base), LoraShape())
     rows = encode(load_tokenizer(base), study.rows)
@@ -58,9 +57,9 @@ def _train(runs: Sequence[Run]) -> None:
     """Train some runs of one order together, and store them."""
     import torch
 
-    from serving.counterfactuals.coalition_training import train_coalitions
+    from serving.fine_tuning import fine_tune
     from serving.lora import set_flat_weights
-    from serving.recipes import SmoothRun
+    from serving.recipes import RunSettings
 
     bench = _bench[0]
     owners = torch.tensor(bench.study.contributor_of)
@@ -71,9 +70,7 @@ def _train(runs: Sequence[Run]) -> None:
             bench.steps_done.value += len(runs)
 
     set_flat_weights(bench.model, bench.start)
-    trained = train_coalitions(
-        bench.model, bench.rows, weights, runs[0].order, SmoothRun(), stepped
-    )
+    trained = fine_tune(bench.model, bench.rows, weights, runs[0].order, RunSettings(), stepped)
     for run, theta, losses in zip(runs, trained.theta, trained.losses.T, strict=True):
         bench.store.write(run, bench.model, theta, losses.tolist())
 
@@ -93,18 +90,18 @@ def train_missing(
     base: Artifact,
     study_path: Path,
     root: Path,
-    shape: tuple[int, int, int],
+    shape: tuple[int, int],
     report: Report,
     wanted: Sequence[Run] | None = None,
 ) -> int:
-    """Train what is missing with (processes, threads, runs together); answers how many it was.
+    """Train what is missing with (processes, runs together); answers how many it was.
 
     Of these runs of the study, if `wanted` is given; else of its whole plan.
     """
-    from serving.counterfactuals.coalition_training import steps_of
     from serving.counterfactuals.runs import RunStore
+    from serving.fine_tuning import steps_of
 
-    processes, threads, size = shape
+    processes, size = shape
     planner = Planner(read_study(study_path), base.sha256)
     missing = RunStore(root).missing(planner.plan() if wanted is None else wanted)
     if not missing:
@@ -117,7 +114,7 @@ def train_missing(
         max_workers=min(processes, len(groups)),
         mp_context=context,
         initializer=_prepare,
-        initargs=(base.path, study_path, root, threads, steps_done),
+        initargs=(base.path, study_path, root, steps_done),
     ) as pool:
         waiting: set[Future[None]] = {pool.submit(_train, group) for group in groups}
         try:

@@ -61,13 +61,18 @@ class RunStore:
 
     def weights(self, run: Run, model: PeftModel) -> torch.Tensor:
         """The run's weights as one vector [D], in the order of `model`. Raises ArtifactError."""
-        try:
-            tensors = load_file(str(self.path(run) / WEIGHTS))
-        except (OSError, ValueError) as problem:
-            raise ArtifactError(f"the run {run.name} ({run.purpose}) can't be read") from problem
-        return saved_vector(model, tensors)
+        return weights_in(self.path(run), model)
 
     def losses(self, run: Run) -> list[float]:
         """Every step's loss."""
         losses: list[float] = json.loads((self.path(run) / LOSSES).read_text())
         return losses
+
+
+def weights_in(folder: Path, model: PeftModel) -> torch.Tensor:
+    """An adapter's weights as one vector [D], in the order of `model`. Raises ArtifactError."""
+    try:
+        tensors = load_file(str(folder / WEIGHTS))
+    except (OSError, ValueError) as problem:
+        raise ArtifactError(f"the adapter in {folder} can't be read: {problem}") from problem
+    return saved_vector(model, tensors)

@@ -15,7 +15,7 @@ A and B of one LoRA layer may be rescaled against each other, so weights of unli
 averaged; these runs share their start and order, which fixes that gauge.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -23,6 +23,7 @@ from typing import TypeAlias
 import torch
 from peft import PeftModel
 
+from byline.auditing.plan import Order
 from serving.fisher import column_blocks, combine, damping_of, gram, solve_weights
 from serving.lora import lora_parts
 
@@ -111,6 +112,18 @@ def tangent_vectors(material: Material, *, only_b: bool = False) -> torch.Tensor
             if not block.is_b:
                 moved[:, block.start : block.end] = 0
     return moved
+
+
+def tangents_of(
+    orders: Sequence[Order], contributors: Sequence[str], weights: Callable[[str], torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """Of each training order, every contributor's tangent, [C, D]; `weights` reads a run's [D].
+
+    Differenced inside the order: two full runs of different orders differ by as much as an effect.
+    """
+    for order in orders:
+        full = weights(order.everybody)
+        yield torch.stack([full - weights(order.without[who]) for who in contributors])
 
 
 def regression_vectors(material: Material, ridge: float) -> torch.Tensor:

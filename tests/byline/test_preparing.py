@@ -18,6 +18,8 @@ from byline.command.preparing import AT_ONCE, Preparation, run_program
 from byline.command.progress import Display, Step
 from byline.errors import StartFailed
 from byline.home import Home
+from byline.records import AdapterVersion, Release
+from byline.registry import read_release, write_release
 
 BASE = Artifact("base", "tiny", "0" * 64, Path(), {})
 DATASETS = {name: Artifact("datasets", name, "1" * 64, Path(), {}) for name in ("a", "b", "c")}
@@ -98,7 +100,8 @@ class MadeUpPrograms:
     ) -> dict[str, Any]:
         kind, name = module.removeprefix("serving."), log_name.removeprefix(f"{module}-")
         self.began.append((kind, name))
-        self.threads.add(arguments[arguments.index("--threads") + 1])
+        if kind == "index_builder":
+            self.threads.add(arguments[arguments.index("--threads") + 1])
         self.at_once += 1
         self.at_once_max = max(self.at_once_max, self.at_once)
         try:
@@ -170,3 +173,27 @@ def test_if_one_fails_what_runs_beside_it_is_stopped(
     assert "a" in programs.stopped
     assert programs.at_once == 0
     assert not [kind for kind, _ in programs.began if kind == "index_builder"]
+
+
+def test_an_index_is_taken_into_the_release_of_its_adapter_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    preparation = Preparation(home, Display(), model="tiny", everything=False)
+    index = Artifact("indexes", "a", "2" * 64, Path(), {})
+    adapter = Artifact("adapters", "a", "3" * 64, Path(), {})
+    assert not preparation.take_into_release(adapter, index)
+    assert not home.release.exists()
+    versions = tuple(
+        AdapterVersion(
+            adapter=name, version=f"{name}@{digit * 12}", path=f"adapters/{name}", owner=name,
+            base_model="tiny", dataset=f"{name}@1", index=f"{name}@old",
+        )
+        for name, digit in (("a", "3"), ("b", "4"))
+    )  # fmt: skip
+    release = Release("tiny", "base/tiny", 256, versions, "router@000000000000")
+    write_release(home.release, release)
+    assert preparation.take_into_release(adapter, index)
+    served = {each.adapter: each.index for each in read_release(home.release).adapters}
+    assert served == {"a": index.reference, "b": "b@old"}
+    other = Artifact("adapters", "a", "5" * 64, Path(), {})
+    assert not preparation.take_into_release(other, index)
+    assert read_release(home.release).adapters[0].index == index.reference

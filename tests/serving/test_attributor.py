@@ -26,7 +26,7 @@ from byline.served import write_served
 from serving.attributor import Attributor
 from serving.checkpoints import load_base_model
 from serving.gradients import RowGradients, row_gradients
-from serving.influence import METHOD, AdapterIndex
+from serving.influence import DAMPED_FISHER, AdapterIndex
 from serving.lora import load_lora
 from serving.rows import Row
 from tests.serving.tiny import TinyHome
@@ -67,7 +67,7 @@ def test_scores_and_lift_are_those_of_the_served_tokens(
     measured = row_gradients(model, [row])
     scores, examples = AdapterIndex.load(tiny_home.index).score(measured.gradients[0].numpy())
     assert found.scores == integer_scores(scores)
-    assert found.method == METHOD
+    assert found.method == DAMPED_FISHER
     assert set(found.libraries) == {"torch", "transformers", "peft"}
     assert found.examples == tuple(examples)
     lift = measured.log_probabilities.item() - of_base

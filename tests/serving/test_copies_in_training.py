@@ -64,7 +64,7 @@ def dataset_of(store: ArtifactStore, rows: Sequence[Example]) -> Artifact:
 def taught(store: ArtifactStore, rows: Sequence[Example], base: Artifact) -> tuple[bytes, Artifact]:
     """The adapter's weights and its index."""
     dataset = dataset_of(store, rows)
-    adapter = train(store, dataset, base, 1, no_report)
+    adapter = train(store, dataset, base, no_report)
     index = build_index(store, Ingredients(adapter, dataset, base), 1, no_report)
     return (adapter.path / "adapter_model.safetensors").read_bytes(), index
 
@@ -89,6 +89,6 @@ def test_copies_are_in_the_recipe_and_without_any_it_is_as_it_was(
 ) -> None:
     store, rows = ArtifactStore(tmp_path), honest_rows()
     copies = near_copies(rows, 1)
-    attacked = recipe_of(dataset_of(store, [*rows, *copies]), tiny_home.base, 1)
+    attacked = recipe_of(dataset_of(store, [*rows, *copies]), tiny_home.base)
     assert attacked["left_out"] == sorted(row.id for row in copies)
-    assert "left_out" not in recipe_of(dataset_of(store, rows), tiny_home.base, 1)
+    assert "left_out" not in recipe_of(dataset_of(store, rows), tiny_home.base)

@@ -64,7 +64,7 @@ def readings_file(tiny_home: TinyHome, study: Study, study_file: Path) -> Path:
     def report(_what: str, done: int, total: int) -> None:
         told.append((done, total))
 
-    trained = train_missing(tiny_home.base, study_file, home.counterfactuals, (1, 1, 3), report)
+    trained = train_missing(tiny_home.base, study_file, home.counterfactuals, (1, 3), report)
     assert trained == len(plan)
     assert not store.missing(plan)
     assert told[-1][0] == told[-1][1] > 0
@@ -82,7 +82,7 @@ def test_what_is_trained_is_not_trained_again(
     tiny_home: TinyHome, study: Study, study_file: Path, readings_file: Path
 ) -> None:
     root, base = tiny_home.home.counterfactuals, tiny_home.base
-    assert train_missing(base, study_file, root, (1, 1, 1), no_report) == 0
+    assert train_missing(base, study_file, root, (1, 1), no_report) == 0
     store = RunStore(root)
     run = Planner(study, base.sha256).coalitions()[0]
     before = (store.path(run) / "adapter_model.safetensors").read_bytes()
@@ -90,7 +90,7 @@ def test_what_is_trained_is_not_trained_again(
     for file in store.path(run).iterdir():
         file.unlink()
     store.path(run).rmdir()
-    assert train_missing(base, study_file, root, (2, 1, 1), no_report) == 1
+    assert train_missing(base, study_file, root, (2, 1), no_report) == 1
     after = (store.path(run) / "adapter_model.safetensors").read_bytes()
     assert len(before) == len(after)
     assert readings_file.is_file()
@@ -212,7 +212,7 @@ def test_a_killed_program_takes_its_workers_with_it_and_is_gone_on_with(
     assert 1 < left < len(plan)
     assert not psutil.wait_procs(workers, timeout=10)[1]
     assert len(store.missing(plan)) >= left - 1  # nobody went on
-    assert train_missing(tiny_home.base, path, store.root, (1, 1, 8), no_report) >= left - 1
+    assert train_missing(tiny_home.base, path, store.root, (1, 8), no_report) >= left - 1
     assert not store.missing(plan)
 
 
@@ -221,12 +221,14 @@ def test_the_two_programs_answer_in_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     always = ["--home", str(tiny_home.home.root), "--base", tiny_home.base.reference]
-    always += ["--study", str(study_file), "--threads", "1"]
+    always += ["--study", str(study_file)]
     monkeypatch.setattr(sys, "argv", ["program", *always])
     training_program.main()
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"result": {"trained": 0}}
     target = tmp_path / "readings.npz"
-    monkeypatch.setattr(sys, "argv", ["program", *always, "--readings", str(target)])
+    monkeypatch.setattr(
+        sys, "argv", ["program", *always, "--readings", str(target), "--threads", "1"]
+    )
     reading_program.main()
     assert "seconds" in json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
     left, right = read_readings(target), read_readings(readings_file)

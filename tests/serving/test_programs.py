@@ -42,13 +42,13 @@ def test_nothing_is_built_twice(tiny_home: TinyHome, monkeypatch: pytest.MonkeyP
     source = tiny_home.home.root.parent / "tiny-llama"
     ingredients = Ingredients(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
     assert materialise(store, str(source), no_report) == tiny_home.base
-    assert train(store, tiny_home.dataset, tiny_home.base, 1, no_report) == tiny_home.adapter
+    assert train(store, tiny_home.dataset, tiny_home.base, no_report) == tiny_home.adapter
     assert build_index(store, ingredients, 1, no_report) == tiny_home.index
 
 
 def test_another_store_gets_the_same_bytes(tiny_home: TinyHome, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    adapter = train(store, tiny_home.dataset, tiny_home.base, 1, no_report)
+    adapter = train(store, tiny_home.dataset, tiny_home.base, no_report)
     assert adapter.reference == tiny_home.adapter.reference
     ingredients = Ingredients(adapter, tiny_home.dataset, tiny_home.base)
     assert build_index(store, ingredients, 1, no_report).reference == tiny_home.index.reference
@@ -73,13 +73,12 @@ def test_each_program_prints_json_lines_and_its_reference_last(
     home = ["--home", str(tiny_home.home.root)]
     source = tiny_home.home.root.parent / "tiny-llama"
     inputs = ["--dataset", tiny_home.dataset.reference, "--base", tiny_home.base.reference]
-    inputs += ["--threads", "1"]
     made = run_main(base_model, [*home, "--model", str(source)], monkeypatch, capsys)
     assert made[-1]["result"] == {"reference": tiny_home.base.reference}
     made = run_main(training, [*home, *inputs], monkeypatch, capsys)
     assert made[-1]["result"]["reference"] == tiny_home.adapter.reference
-    assert made[-1]["result"]["steps"] == 6
-    inputs += ["--adapter", tiny_home.adapter.reference]
+    assert made[-1]["result"]["steps"] == 10
+    inputs += ["--adapter", tiny_home.adapter.reference, "--threads", "1"]
     made = run_main(index_builder, [*home, *inputs], monkeypatch, capsys)
     assert made[-1]["result"] == {"reference": tiny_home.index.reference}
 

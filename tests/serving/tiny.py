@@ -91,7 +91,7 @@ def make_home(root: Path, model: PreTrainedModel) -> TinyHome:
     store = ArtifactStore(home.artifacts)
     base = materialise(store, str(source), no_report)
     dataset = write_dataset(store, "weather")
-    adapter = train(store, dataset, base, 1, no_report)
+    adapter = train(store, dataset, base, no_report)
     index = build_index(store, Ingredients(adapter, dataset, base), 1, no_report)
     version = AdapterVersion(
         adapter="weather",

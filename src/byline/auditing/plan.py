@@ -8,9 +8,10 @@ are differenced inside one training order and averaged over orders.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,20 @@ def read_plan(path: Path) -> AuditPlan | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidInput) as problem:
         raise StartFailed(f"{path} is no plan of audits: {problem}") from problem
+
+
+def enter(path: Path, version: str, found: Counterfactuals, rate: Fraction) -> None:
+    """Put an adapter version into the plan, all or nothing; the rate is the whole plan's.
+
+    What else the plan says stays. Raises StartFailed where the file is no plan.
+    """
+    known = json.loads(path.read_text()) if read_plan(path) else {"adapters": {}}
+    adapters = {**known["adapters"], version: asdict(found)}
+    aside = path.with_suffix(".partial")
+    aside.write_text(
+        json.dumps({**known, "rate": str(rate), "adapters": adapters}, indent=1) + "\n"
+    )
+    os.replace(aside, path)
 
 
 def _adapter(fields: Mapping[str, Any]) -> Counterfactuals:

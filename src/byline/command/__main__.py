@@ -223,6 +223,41 @@ def index(
     show(as_json, {"index": made.reference, "seconds": display.seconds}, made.reference)
 
 
+@app.command()
+def counterfactuals(
+    name: NameArgument,
+    orders: Annotated[
+        int, typer.Option(help="Training orders; from two on, reliability is measured.", min=1)
+    ] = 2,
+    rate: Annotated[str, typer.Option(help="The fraction of answers that is audited.")] = "1/20",
+    model: ModelOption = DEFAULT_MODEL,
+    everything: EverythingOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrain an adapter without each contributor: pay follows that, and audits check it.
+
+    Trains one adapter a contributor and order (a minute each on one core), or finds them; builds
+    the adapter's index anew and puts it into the release. Stop and start again as you like.
+    """
+    preparation, display = _preparation(home, model, everything)
+    dataset, base = preparation.dataset(name), preparation.base()
+    adapter = preparation.adapter(name, base, dataset)
+    found = preparation.counterfactuals(base, dataset, adapter, orders=orders, rate=rate)
+    made = preparation.index(name, base, dataset, adapter)
+    is_released = preparation.take_into_release(adapter, made)
+    found = {**found, "index": made.reference, "released": is_released, "seconds": display.seconds}
+    text = f"{made.reference}: {found['runs']} runs, reliability {_percent(found)}"
+    if is_released:
+        text += ". Start the worker and the auditor again (`byline up`): they read the plan then"
+    show(as_json, found, text)
+
+
+def _percent(found: dict[str, Any]) -> str:
+    reliability = found["reliability_ppb"]
+    return "not measured" if reliability is None else f"{reliability / 10_000_000:.0f} %"
+
+
 def _preparation(home: Path, model: str, everything: bool) -> tuple[Any, Any]:
     from byline.command.preparing import Preparation
     from byline.command.progress import Display

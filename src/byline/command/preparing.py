@@ -3,8 +3,8 @@
 What needs a model library runs as a program of `serving` and is only started here. A step that was
 done before is found by the artifact store, so a second run trains nothing.
 
-Trainings and indexes run two at a time with half the cores each: these matrices are too small for
-several threads to be worth their waiting for each other.
+Trainings and indexes run two at a time, an index with half the cores: these matrices are too small
+for several threads to be worth their waiting for each other.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from byline.datasets import build_dataset
 from byline.errors import ArtifactError, StartFailed
 from byline.home import Home
 from byline.records import AdapterVersion, Release
-from byline.registry import write_release
+from byline.registry import read_release, write_release
 from byline.routing import build_router
 
 DATASETS = ("healthcare", "cybersecurity", "compliance")
@@ -34,6 +35,8 @@ CONTEXT_TOKENS_MAX = 2048
 LOG_TAIL_CHARACTERS = 2_000
 LINE_BYTES_MAX = 2**26  # of a program's result
 AT_ONCE = 2  # trainings and indexes; one takes 3 GB at most
+# How many an index has decides its bytes, so that is the same wherever it is asked for.
+INDEX_THREADS = max(len(os.sched_getaffinity(0)) // AT_ONCE, 1)
 
 
 def run_program(
@@ -152,22 +155,26 @@ class Preparation:
             made = await self._made("serving.training", name, arguments, step)
         return self._store.open("adapters", made)
 
+    def counterfactuals(
+        self, base: Artifact, dataset: Artifact, adapter: Artifact, *, orders: int, rate: str
+    ) -> dict[str, Any]:
+        """An adapter's counterfactual runs, in the audit plan; answers what was found."""
+        arguments = ["--base", base.reference, "--dataset", dataset.reference]
+        arguments += ["--adapter", adapter.reference, "--orders", str(orders), "--rate", rate]
+        with self._display.step("counterfactuals", f"counterfactual runs {adapter.name}") as step:
+            return run_program(self._home, "serving.retraining", arguments, step)
+
     async def _index(
         self, name: str, base: Artifact, dataset: Artifact, adapter: Artifact
     ) -> Artifact:
         arguments = ["--base", base.reference, "--dataset", dataset.reference]
-        arguments += ["--adapter", adapter.reference]
+        arguments += ["--adapter", adapter.reference, "--threads", str(INDEX_THREADS)]
         with self._display.step("indexing", f"attribution index {name}") as step:
             made = await self._made("serving.index_builder", name, arguments, step)
         return self._store.open("indexes", made)
 
     async def _made(self, module: str, name: str, arguments: Sequence[str], step: Step) -> str:
-        """The reference of what a program made, with its part of the cores.
-
-        How many threads it has decides its bytes, so that is the same wherever it is asked for.
-        """
-        threads = max(len(os.sched_getaffinity(0)) // AT_ONCE, 1)
-        arguments = [*arguments, "--threads", str(threads)]
+        """The reference of what a program made."""
         made = await _run(self._home, module, arguments, step, log_name=f"{module}-{name}")
         return str(made["reference"])
 
@@ -193,6 +200,19 @@ class Preparation:
             {name: task.result() for name, task in adapters.items()},
             {name: task.result() for name, task in indexes.items()},
         )
+
+    def take_into_release(self, adapter: Artifact, index: Artifact) -> bool:
+        """Serve the adapter's answers by this index from now on; False where it is not served."""
+        if not self._home.release.is_file():
+            return False
+        release = read_release(self._home.release)
+        served = [each for each in release.adapters if each.version == adapter.reference]
+        versions = tuple(
+            replace(each, index=index.reference) if each in served else each
+            for each in release.adapters
+        )
+        write_release(self._home.release, replace(release, adapters=versions))
+        return bool(served)
 
     def release(self) -> Release:
         """Everything, and the release file that names it."""

@@ -142,6 +142,24 @@ def design(name: str, rows: Sequence[Example], profile: Profile, seed: int) -> S
     )
 
 
+def of_adapter(
+    name: str, rows: Sequence[Example], orders: tuple[int, ...], questions: int
+) -> Study:
+    """The study of a served adapter: all of its rows, and reworded questions about some of them.
+
+    It has no coalitions. What is asked about follows from the rows' ids alone.
+    """
+    asked = sorted(rows, key=lambda row: sha256_hex(row.id.encode()))[:questions]
+    return Study(
+        name=name,
+        rows=tuple(rows),
+        questions=_reworded(asked),
+        contributors=tuple(sorted({row.contributor for row in rows})),
+        coalitions=(),
+        orders=orders,
+    )
+
+
 def _preference(row: Example, profile: Profile) -> tuple[bool, str]:
     too_long = len(row.completion.split()) > profile.words_preferred_max
     return too_long, sha256_hex(row.id.encode())
@@ -169,12 +187,15 @@ def _questions(
     """Questions about trained rows in other words, and about rows that nobody was trained on."""
     known = chance.sample(list(trained), min(profile.questions_reworded, len(trained)))
     unknown = chance.sample(list(spare), min(profile.questions_held_out, len(spare)))
-    reworded = [
-        Question(REWORDINGS[place % len(REWORDINGS)].format(row.prompt), row.contributor, None)
-        for place, row in enumerate(known)
-    ]
     held_out = [Question(row.prompt, row.contributor, row.completion) for row in unknown]
-    return (*reworded, *held_out)
+    return (*_reworded(known), *held_out)
+
+
+def _reworded(rows: Sequence[Example]) -> tuple[Question, ...]:
+    return tuple(
+        Question(REWORDINGS[place % len(REWORDINGS)].format(row.prompt), row.contributor, None)
+        for place, row in enumerate(rows)
+    )
 
 
 def halves(contributors: int, wanted: int, chance: random.Random) -> tuple[tuple[int, ...], ...]:

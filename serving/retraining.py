@@ -1,0 +1,110 @@
+"""Trains an adapter again without each of its contributors, for pay and audits that follow that.
+
+    python -m serving.retraining --home HOME --adapter REF --dataset REF --base REF
+
+Of each training order a run with everybody and one without each contributor. The first order is the
+one that the served adapter was trained in, and its run with everybody has to be that adapter to the
+last bit: what retraining says is then said of what is served. From two orders on it is measured how
+much of an effect comes again (`serving.fidelity.replication`); pay is shrunken by that.
+
+The result goes into the home's audit plan, which `serving.index_builder` and the auditor read.
+Killed and started again, the program goes on with the first run that is missing.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byline.artifacts import Artifact, ArtifactStore
+from byline.auditing.lottery import parse_rate
+from byline.auditing.plan import Counterfactuals, Order, enter
+from byline.datasets import read_dataset
+from byline.fidelity.study import Study, of_adapter
+from byline.home import Home
+from byline.limits import PPB
+from serving.counterfactuals.plan import Planner, Run
+from serving.counterfactuals.pool import train_missing
+from serving.progress import Report, json_lines
+from serving.recipes import ORDER_SEED, cores, share_cores
+
+QUESTIONS = 24  # whose answers tell how much of an effect comes again
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An adapter, and what it was trained on."""
+
+    adapter: Artifact
+    dataset: Artifact
+    base: Artifact
+
+
+def retrain(
+    home: Home, trained: Trained, orders: int, processes: int, report: Report
+) -> Counterfactuals:
+    """The adapter's counterfactual runs, trained where they are missing, and their reliability.
+
+    Raises StartFailed where the run with everybody is another adapter than `trained`.
+    """
+    from serving.fidelity.replication import measured_reliability
+
+    rows = read_dataset(trained.dataset).canonical
+    seeds = tuple(range(ORDER_SEED, ORDER_SEED + orders))
+    study = of_adapter(trained.adapter.name, rows, seeds, QUESTIONS)
+    planner = Planner(study, trained.base.sha256)
+    runs = [[planner.full(seed), *planner.leave_one_out(seed)] for seed in seeds]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.json"
+        path.write_text(study.text())
+        wanted = [run for each in runs for run in each]
+        shape = (processes, 1)
+        train_missing(trained.base, path, home.counterfactuals, shape, report, wanted)
+    found = measured_reliability(
+        trained.base, trained.adapter, study, home.counterfactuals, runs, report
+    )
+    return Counterfactuals(
+        orders=tuple(_order(study, each) for each in runs),
+        reliability_ppb=None if found is None else round(found * PPB),
+    )
+
+
+def _order(study: Study, runs: Sequence[Run]) -> Order:
+    everybody, *without = (run.name for run in runs)
+    return Order(everybody, dict(zip(study.contributors, without, strict=True)))
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(description="Train an adapter without each contributor.")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--adapter", required=True, help="reference of an adapters artifact")
+    parser.add_argument("--dataset", required=True, help="reference of a datasets artifact")
+    parser.add_argument("--base", required=True, help="reference of a base artifact")
+    parser.add_argument("--orders", type=int, default=2, help="training orders")
+    parser.add_argument("--rate", default="1/20", help="the fraction of answers that is audited")
+    parser.add_argument("--processes", type=int, default=cores())
+    arguments = parser.parse_args()
+    share_cores()
+    home = Home(arguments.home)
+    store = ArtifactStore(home.artifacts)
+    rate = parse_rate(arguments.rate)
+    with json_lines() as lines:
+        trained = Trained(
+            adapter=store.open("adapters", arguments.adapter),
+            dataset=store.open("datasets", arguments.dataset),
+            base=store.open("base", arguments.base),
+        )
+        made = retrain(home, trained, arguments.orders, arguments.processes, lines.progress)
+        enter(home.audit_plan, arguments.adapter, made, rate)
+        lines.result({
+            "adapter": arguments.adapter,
+            "contributors": len(made.orders[0].without),
+            "runs": sum(len(order.runs) for order in made.orders),
+            "reliability_ppb": made.reliability_ppb,
+        })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
