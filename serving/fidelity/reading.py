@@ -11,9 +11,17 @@ from byline.fidelity.readings import Readings, tuning
 from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals.plan import Planner, Run
 from serving.counterfactuals.runs import RunStore
-from serving.counterfactuals.vectors import METHODS, Material, blocks_of, scores, smoothness
+from serving.counterfactuals.vectors import (
+    METHODS,
+    Material,
+    blocks_of,
+    scores,
+    smoothness,
+    tangent_vectors,
+)
 from serving.fidelity.answers import Answer, prompts_of, reference_answers, served_answer
 from serving.fidelity.asking import gradients, hidden_states, likeness, log_probabilities
+from serving.fidelity.frontier import cheaper_scores
 from serving.fidelity.sentences import embeddings, packaged_model
 from serving.lora import add_lora, set_flat_weights
 from serving.progress import Report
@@ -142,6 +150,9 @@ class Reader:
         for number, (name, method) in enumerate(METHODS.items(), start=1):
             found[name] = scores(of_answers, method(material)).numpy()
             self._report("scores", number, len(METHODS))
+        tangents = tangent_vectors(material)
+        for name, cheaper in cheaper_scores(of_answers, tangents, material.blocks):
+            found[name] = cheaper.numpy()
         return found
 
     def _stacked(self, runs: Sequence[Run]) -> torch.Tensor:

@@ -17,8 +17,9 @@ import pytest
 
 from byline.errors import InvalidInput
 from byline.fidelity.evaluation import choose, judge, membership_of, training_figures
+from byline.fidelity.frontier import frontier
 from byline.fidelity.methods import COSTS, FISHER, FORWARD, ROWS, TANGENT, all_variants
-from byline.fidelity.readings import Readings, read_readings, tuning, write_readings
+from byline.fidelity.readings import FRONTIER, Readings, read_readings, tuning, write_readings
 from byline.fidelity.report import as_json, markdown, picture
 from byline.fidelity.study import PROFILES, Study, design, halves, read_rows, read_study
 from tests.byline.fidelity_world import PROFILE, made_up_readings, made_up_rows, made_up_study
@@ -233,3 +234,19 @@ def test_a_report_is_a_page_a_picture_and_an_object(
     assert "a &lt; b" in drawn
     found = json.loads(json.dumps(as_json(judgements)))
     assert found["served"]["methods"]["tangent"]["lds"]["value"] == 1.0
+
+
+def test_cheaper_tangents_are_judged_as_the_tangent_is(study: Study, readings: Readings) -> None:
+    worth = readings.scores["tangent/all"]
+    forms = {f"{FRONTIER}/all/4000": worth, f"{FRONTIER}/half of it, upside down/2000": -worth}
+    dear, cheap = frontier(study, replace(readings, scores={**readings.scores, **forms}))
+    variants = all_variants(study, readings, [""] * len(readings.question))
+    judged = judge(study, readings, variants, {TANGENT: "all"}, served=True).methods[TANGENT]
+    assert (dear.form, dear.bytes_a_contributor, dear.lds) == ("all", 4000, judged.lds)
+    assert dear.payout_error == pytest.approx(judged.payout_error.value)
+    assert (cheap.form, cheap.bytes_a_contributor) == ("half of it, upside down", 2000)
+    assert cheap.lds.value == pytest.approx(-dear.lds.value)
+    page = markdown("tiny", {}, {}, [dear, cheap])
+    assert "| half of it, upside down | 2,000 | -1.00" in page
+    assert "Cheaper tangents" not in markdown("tiny", {}, {})
+    assert frontier(study, readings) == []

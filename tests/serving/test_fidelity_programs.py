@@ -19,7 +19,7 @@ from byline.errors import StartFailed
 from byline.fidelity.evaluation import choose, judge, membership_of
 from byline.fidelity.measures import effect_correlation, lds
 from byline.fidelity.methods import COSTS, TANGENT, all_variants
-from byline.fidelity.readings import Readings, read_readings
+from byline.fidelity.readings import FRONTIER, Readings, read_readings
 from byline.fidelity.study import Profile, Study, design
 from byline.home import Home
 from serving.checkpoints import load_base_model, load_tokenizer
@@ -161,6 +161,27 @@ def test_every_method_is_measured_and_the_tangent_foretells_effects(
         study, readings, variants, choose(study, readings, variants), served=True, draws=20
     )
     assert list(judged.methods) == measured
+
+
+def test_cheaper_tangents_are_parts_and_estimates_of_the_tangent(readings: Readings) -> None:
+    found = {
+        tuple(key.split("/")[1:]): scores
+        for key, scores in readings.scores.items()
+        if key.startswith(FRONTIER)
+    }
+    by_form = {form: scores for (form, _), scores in found.items()}
+    sizes = {form: int(size) for form, size in found}
+    whole = readings.scores["tangent/all"]
+    np.testing.assert_allclose(by_form["all"], whole)
+    np.testing.assert_allclose(by_form["B alone"], readings.scores["tangent/B alone"])
+    np.testing.assert_allclose(by_form["A alone"] + by_form["B alone"], whole, atol=1e-6)
+    thirds = [form for form in by_form if form.endswith("third of the layers")]
+    np.testing.assert_allclose(sum(by_form[form] for form in thirds), whole, atol=1e-6)
+    assert sum(sizes[form] for form in thirds) == sizes["all"] == 2 * sizes["all, in 16 bits"]
+    near = np.corrcoef(by_form["projected to 65,536 numbers"].ravel(), whole.ravel())[0, 1]
+    far = np.corrcoef(by_form["projected to 4,096 numbers"].ravel(), whole.ravel())[0, 1]
+    assert near > 0.99
+    assert 0.5 < far < near
 
 
 @pytest.mark.parametrize("shift", [1, 2, 3])

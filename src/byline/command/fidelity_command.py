@@ -108,6 +108,7 @@ def _report(
 ) -> tuple[str, dict[str, Json]]:
     """Write report.md, picture.svg and fidelity.json beside the readings; answers page and JSON."""
     from byline.fidelity.evaluation import choose, judge, training_figures
+    from byline.fidelity.frontier import frontier
     from byline.fidelity.methods import all_variants
     from byline.fidelity.readings import read_readings
     from byline.fidelity.report import as_json, markdown, picture
@@ -122,8 +123,9 @@ def _report(
         if kind == "served" or not readings.is_served.all()
     }
     known = {**facts, "coalitions_trained": len(readings.coalitions), **training_figures(readings)}
-    page = markdown(study.name, known, judgements)
-    result: dict[str, Json] = {**known, **as_json(judgements), "folder": str(path.parent)}
+    points = frontier(study, readings)
+    page = markdown(study.name, known, judgements, points)
+    result: dict[str, Json] = {**known, **as_json(judgements, points), "folder": str(path.parent)}
     (path.parent / "report.md").write_text(page)
     (path.parent / "picture.svg").write_text(picture(study.name, judgements))
     (path.parent / "fidelity.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -108,16 +108,8 @@ def judge(
     draws: int = 1_000,
 ) -> Judgement:
     """The chosen variants on the test split of the served answers, or of the references."""
-    of_kind = readings.is_served if served else ~readings.is_served
-    mine = np.flatnonzero(of_kind & ~tuning(len(study.questions))[readings.question])
-    coalitions = ~tuning(len(readings.coalitions))
-    test = Test(
-        answers=mine,
-        membership=membership_of(study, readings)[coalitions],
-        outcomes=readings.coalitions[coalitions][:, mine].T,
-        effects=_truth(readings)[mine],
-        draws=draw(len(mine), int(coalitions.sum()), draws, seed=1),
-    )
+    test = judged_on(study, readings, served=served, draws=draws)
+    mine = test.answers
     drawn = {
         method: lds_draws(
             variants[method][variant][mine], test.membership, test.outcomes, test.draws
@@ -131,7 +123,21 @@ def judge(
     ratio = None
     if TANGENT in judged and ROWS in judged:
         ratio = judged[TANGENT].payout_error.value / judged[ROWS].payout_error.value
-    return Judgement(len(mine), int(coalitions.sum()), judged, _gains(judged, drawn), ratio)
+    return Judgement(len(mine), len(test.membership), judged, _gains(judged, drawn), ratio)
+
+
+def judged_on(study: Study, readings: Readings, *, served: bool, draws: int = 1_000) -> Test:
+    """What nothing was tuned on, of the served answers or of the references."""
+    of_kind = readings.is_served if served else ~readings.is_served
+    mine = np.flatnonzero(of_kind & ~tuning(len(study.questions))[readings.question])
+    coalitions = ~tuning(len(readings.coalitions))
+    return Test(
+        answers=mine,
+        membership=membership_of(study, readings)[coalitions],
+        outcomes=readings.coalitions[coalitions][:, mine].T,
+        effects=_truth(readings)[mine],
+        draws=draw(len(mine), int(coalitions.sum()), draws, seed=1),
+    )
 
 
 def _truth(readings: Readings) -> Array:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from byline.errors import InvalidInput
 from byline.fidelity.measures import Array
 
+FRONTIER = "tangent frontier"  # the method's name of cheaper tangents: "form/bytes" is the variant
 SCORES, LIKENESS = "scores:", "likeness:"
 
 

@@ -1,11 +1,12 @@
 """A measurement as one JSON object, as a page of markdown, and as a picture (SVG)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 
 from byline.canonical import Json
 from byline.fidelity.evaluation import Judgement
+from byline.fidelity.frontier import Point
 from byline.fidelity.methods import FORWARD
 from byline.fidelity.resampling import Figure
 
@@ -13,9 +14,10 @@ WIDTH, LINE, LEFT, RIGHT = 760, 26, 210, 60
 LOW, HIGH = -0.2, 1.0  # the picture's axis
 
 
-def as_json(judgements: Mapping[str, Judgement]) -> dict[str, Json]:
-    """By kind of answers: every figure, rounded to four decimals."""
-    return {kind: _rounded(asdict(judgement)) for kind, judgement in judgements.items()}
+def as_json(judgements: Mapping[str, Judgement], points: Sequence[Point] = ()) -> dict[str, Json]:
+    """By kind of answers, and of cheaper tangents: every figure, rounded to four decimals."""
+    found = {kind: _rounded(asdict(judgement)) for kind, judgement in judgements.items()}
+    return {**found, "frontier": _rounded([asdict(point) for point in points])}
 
 
 def _rounded(value: Json) -> Json:
@@ -28,12 +30,18 @@ def _rounded(value: Json) -> Json:
     return value
 
 
-def markdown(title: str, facts: Mapping[str, Json], judgements: Mapping[str, Judgement]) -> str:
+def markdown(
+    title: str,
+    facts: Mapping[str, Json],
+    judgements: Mapping[str, Judgement],
+    points: Sequence[Point] = (),
+) -> str:
     """A page: what was measured, a table for each kind of answers, and the gains."""
     lines = [f"# Fidelity of {title}", ""]
     lines += [f"* {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
     for kind, judgement in judgements.items():
         lines += ["", *_table(kind, judgement)]
+    lines += _frontier(points)
     lines += [
         "",
         "LDS: Spearman correlation over coalitions of summed scores and log-probabilities under "
@@ -70,6 +78,23 @@ def _table(kind: str, judgement: Judgement) -> list[str]:
         *rows,
         "",
         *gains,
+    ]
+
+
+def _frontier(points: Sequence[Point]) -> list[str]:
+    if not points:
+        return []
+    return [
+        "",
+        "## Cheaper tangents, served answers",
+        "",
+        "| kept of each contributor's vector | bytes | LDS | payout error |",
+        "|---|---|---|---|",
+        *(
+            f"| {point.form} | {point.bytes_a_contributor:,} | {_told(point.lds)} "
+            f"| {point.payout_error:.2f} |"
+            for point in points
+        ),
     ]
 
 
