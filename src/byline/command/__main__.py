@@ -35,7 +35,7 @@ from byline.command.proof_commands import proof_app
 from byline.command.running import demo_keys, run_facts, show, show_rows
 from byline.command.statement_commands import payouts_app, statements_app
 from byline.command.verification_commands import export, verify
-from byline.errors import StartFailed
+from byline.errors import InvalidInput, StartFailed
 from byline.home import Home
 
 app = typer.Typer(
@@ -190,6 +190,23 @@ def adapters(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> No
          "base": artifact.recipe.get("base")}
         for artifact in stored(Home(home), "adapters")
     ])  # fmt: skip
+
+
+@app.command()
+def card(
+    name: Annotated[str, typer.Argument(help="A served adapter, or its exact version.")],
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Print an adapter version's model card: who taught it, and how true its shares are."""
+    from byline.cards import markdown, read_card
+    from byline.registry import find_adapter, read_release
+
+    adapter = find_adapter(read_release(Home(home).release), name)
+    if adapter is None:
+        raise InvalidInput(f"{name} is the base model: adapters have cards", param="name")
+    found = read_card(Home(home), adapter)
+    show(as_json, found.fields(), markdown(found).rstrip())
 
 
 @app.command()
