@@ -53,7 +53,7 @@ class Logs:
 
         def asked(archive: Archive) -> Answer:
             with self._reading():
-                reader = LogReader.open(self._home.root, archive, name=ledger)
+                reader = self._opened(archive, ledger)
                 try:
                     return question(reader)
                 finally:
@@ -104,7 +104,14 @@ class Logs:
         self, archive: Archive, ledger: str, lines_of: Callable[[LogReader], Iterator[str]]
     ) -> Iterator[str]:
         with self._reading():
-            return lines_of(LogReader.open(self._home.root, archive, name=ledger))
+            return lines_of(self._opened(archive, ledger))
+
+    def _opened(self, archive: Archive, ledger: str) -> LogReader:
+        try:
+            return LogReader.open(self._home.root, archive, name=ledger)
+        except NotFound as problem:  # it names a path, which is for the operator
+            log.info("%s", problem)
+            raise NotFound(NO_LOG) from problem
 
     def _piece(self, lines: Iterator[str]) -> bytes:
         with self._reading():
@@ -116,7 +123,7 @@ class Logs:
         if not published:
             raise NotFound(NO_LOG)
         origin = published[-1].partition("+")[0].removesuffix("/receipts")
-        keys = receipt_keys(self._home.notary_of(ledger), origin)
+        keys = receipt_keys(self._home.openings_of(ledger), origin)
         signing = [key for key in keys if key.verifier.text() in published]
         if not signing:
             raise ArchiveUnavailable(AWAY)

@@ -14,6 +14,8 @@ WORKLOADS = ("Deployment", "StatefulSet")
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH|API_KEY")
 COMPONENT = "app.kubernetes.io/component"
+NOTARY = "Deployment/byline-notary"
+LOG_KEYS = "/var/lib/byline/notary"
 
 
 def broken_rules(manifests: Sequence[Manifest]) -> list[str]:
@@ -27,6 +29,7 @@ def broken_rules(manifests: Sequence[Manifest]) -> list[str]:
         references_exist,
         services_reach_pods,
         the_network_is_closed,
+        the_logs_keys_are_the_notarys,
         a_stopping_pod_has_time_to_drain,
     )
     return [sentence for rule in rules for sentence in rule(manifests)]
@@ -154,6 +157,22 @@ def the_network_is_closed(manifests: Sequence[Manifest]) -> Iterator[str]:
             yield f"{component} may be reached by {sorted(found)}, not only {sorted(callers)}"
 
 
+def the_logs_keys_are_the_notarys(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """What signs the log lies on a claim that no other pod has, for a user that none runs as."""
+    pods = dict(_pods(manifests))
+    notary = pods.pop(NOTARY)
+    (container,) = notary["containers"]
+    keys = [m["name"] for m in container["volumeMounts"] if m["mountPath"] == LOG_KEYS]
+    claims = [_claim(volume) for volume in notary["volumes"] if volume["name"] in keys]
+    if not claims:
+        yield f"{NOTARY} has no volume for {LOG_KEYS}"
+    for name, pod in pods.items():
+        if {_claim(volume) for volume in pod.get("volumes", ())} & set(claims):
+            yield f"{name} has the volume of the log's keys"
+        if _user(pod) == _user(notary):
+            yield f"{name} runs as the notary's user"
+
+
 def a_stopping_pod_has_time_to_drain(manifests: Sequence[Manifest]) -> Iterator[str]:
     """A gateway's grace period covers its pause, its answers and its captures."""
     for name, pod in _pods(manifests):
@@ -189,6 +208,16 @@ def _containers(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest]]
     for name, pod in _pods(manifests):
         for container in [*pod["containers"], *pod.get("initContainers", ())]:
             yield f"{name}/{container['name']}", container
+
+
+def _claim(volume: Mapping[str, Any]) -> str | None:
+    name: str | None = volume.get("persistentVolumeClaim", {}).get("claimName")
+    return name
+
+
+def _user(pod: Manifest) -> int | None:
+    user: int | None = pod.get("securityContext", {}).get("runAsUser")
+    return user
 
 
 def _claim_templates(manifests: Sequence[Manifest], workload: str) -> set[str]:

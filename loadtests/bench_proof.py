@@ -33,7 +33,7 @@ from byline.notary.log_keys import log_keys
 from byline.notary.notary import Notary
 from byline.notary.reader import LogReader
 from byline.notary.source import Source
-from byline.notary.state import State
+from byline.notary.state import STATE, State
 from byline.redis_server import RedisServer, running_redis
 from loadtests.ledger_bench.figures import disk_sync_ms
 from loadtests.proof_bench import statement
@@ -92,7 +92,7 @@ async def under_load(redis_url: str, home: Home, rate: int, seconds: float) -> d
         "tile_bytes_per_million_entries": _per_million(folder.root / "tile", entries, tiles=True),
         "bundle_bytes_per_million_entries": _per_million(folder.root, entries, tiles=False),
         "state_bytes_per_million_entries": round(
-            (home.notary_of("usd") / "state.sqlite").stat().st_size * 1e6 / entries
+            (home.openings_of("usd") / STATE).stat().st_size * 1e6 / entries
         ),
         **_proof_sizes(home, sorted(leaves)),
     }
@@ -149,8 +149,9 @@ async def integrated(redis_url: str, home: Home, archive_url: str) -> dict[str, 
     """How fast a notary that has the processor to itself takes in a journal that is there."""
     archive = Archive.open(archive_url)
     ledger = await Ledger.open(redis_url)
-    private, origin = home.notary_of("usd"), f"{ORIGIN}/usd"
-    keys, state = log_keys(private, origin), State.open(private / "state.sqlite", origin)
+    openings, origin = home.openings_of("usd"), f"{ORIGIN}/usd"
+    keys = log_keys(home.notary_of("usd"), openings, origin)
+    state = State.open(openings, origin)
     notary = Notary(Source(ledger, archive, "usd"), state, LogFolder(home.log_of("usd")), keys)
     began = time.perf_counter()
     while await notary.once():

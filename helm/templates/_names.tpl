@@ -43,8 +43,9 @@ imagePullPolicy: {{ $image.pullPolicy }}
 {{- .Values.home.existingClaim | default (printf "%s-home" (include "byline.name" .)) -}}
 {{- end -}}
 
-{{- /* What every pod has. Service links are off: they would put BYLINE_GATEWAY_PORT and its like,
-       meant for another purpose, into the environment that the programs read. */ -}}
+{{- /* What every pod has: (list $ "gateway" user), or (list $ "notary" user group) where they differ.
+       Service links are off: they would put BYLINE_GATEWAY_PORT and its like, meant for another
+       purpose, into the environment that the programs read. */ -}}
 {{- define "byline.pod" -}}
 {{- $root := index . 0 -}}
 {{- $part := index $root.Values (index . 1) -}}
@@ -54,8 +55,8 @@ enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
   runAsUser: {{ index . 2 }}
-  runAsGroup: {{ index . 2 }}
-  fsGroup: {{ index . 2 }}
+  runAsGroup: {{ last . }}
+  fsGroup: {{ last . }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- with $root.Values.imagePullSecrets }}

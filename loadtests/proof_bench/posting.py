@@ -12,6 +12,7 @@ from pathlib import Path
 from byline.ledger.ledger import Ledger
 from byline.limits import PPB
 from byline.notary.folder import LogFolder
+from byline.notary.state import STATE
 from byline.records import Attribution, AttributionState, Share
 from byline.transparency.heads import parse_head
 from loadtests.ledger_bench.operations import (
@@ -132,7 +133,7 @@ def _is_covered(folder: LogFolder, posts: Posts) -> bool:
 
 def places(root: Path) -> dict[int, int]:
     """Where each entry's leaf stands, from the notary's state beside the published folder."""
-    state = root.parents[1] / "notary" / root.name / "state.sqlite"
+    state = root.parents[1] / "openings" / root.name / STATE
     if not state.exists():
         return {}
     with sqlite3.connect(f"file:{state}?mode=ro", uri=True, timeout=30) as connection:

@@ -58,10 +58,10 @@ def measure(folder: Path, lines: int) -> dict[str, Any]:
     journal = a_month(lines)
     export(archive, journal)
     Freezer(archive).freeze(ACCOUNT, MONTH, now_ms=MONTH.end_ms + DAY_MS)
-    private = folder / "notary" / "usd"
-    keys = log_keys(private, ORIGIN)
+    openings = folder / "openings" / "usd"
+    keys = log_keys(folder / "notary" / "usd", openings, ORIGIN)
     notary = Notary(
-        Source(journal, archive, "usd"), State.open(private / "state.sqlite", ORIGIN),
+        Source(journal, archive, "usd"), State.open(openings, ORIGIN),
         LogFolder(folder / "log" / "usd"), keys,
     )  # fmt: skip
     asyncio.run(_notarise(notary))

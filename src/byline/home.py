@@ -74,8 +74,12 @@ class Home:
         return self.root / "log" / ledger
 
     def notary_of(self, ledger: str) -> Path:
-        """What the notary keeps to itself: the log's keys, its secret, its state."""
+        """What the notary keeps to itself: the log's signing keys, its secret, its lock."""
         return self.root / "notary" / ledger
+
+    def openings_of(self, ledger: str) -> Path:
+        """What opens the log's leaves, for gateways: the notary's state, the keys for receipts."""
+        return self.root / "openings" / ledger
 
     @property
     def keys(self) -> Path:

@@ -35,14 +35,14 @@ async def notarise(redis_url: str, root: Path, name: str, steps: int) -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    private = root / "notary" / "usd"
+    private, openings = root / "notary" / "usd", root / "openings" / "usd"
     with sole_notary(private):
         archive = Archive.open(f"sqlite:///{root}/archive.sqlite")
         ledger = await Ledger.open(redis_url, name=name)
-        state = State.open(private / "state.sqlite", ORIGIN)
+        state = State.open(openings, ORIGIN)
         notary = Notary(
             Source(ledger, archive, name), state, LogFolder(root / "log" / "usd"),
-            log_keys(private, ORIGIN), step=die_in_time,
+            log_keys(private, openings, ORIGIN), step=die_in_time,
         )  # fmt: skip
         while await notary.once(entries_max=2):
             pass

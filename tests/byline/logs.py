@@ -36,16 +36,17 @@ class Log:
     def __post_init__(self) -> None:
         self.folder = LogFolder(self.root / "log" / "usd")
         self.private = self.root / "notary" / "usd"
+        self.openings = self.root / "openings" / "usd"
         self.rounds: list[Integrated] = []
 
     @property
     def keys(self) -> LogKeys:
-        return log_keys(self.private, ORIGIN)
+        return log_keys(self.private, self.openings, ORIGIN)
 
     def notary(
         self, *, step: Callable[[str], None] = lambda _: None, cosigning: Cosigning | None = None
     ) -> Notary:
-        state = State.open(self.private / "state.sqlite", ORIGIN)
+        state = State.open(self.openings, ORIGIN)
         source = Source(self.journal, self.archive, "usd")
         return Notary(
             source, state, self.folder, self.keys, cosigning=cosigning, step=step,

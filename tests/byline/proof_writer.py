@@ -131,8 +131,8 @@ class Writer:
         return "\n".join([*lines, f"group all-of-them all {' '.join(names)}",
                           "quorum all-of-them", ""])  # fmt: skip
 
-    def salt(self, *words: str) -> str:
-        return hmac.digest(b"a secret", "\0".join(words).encode(), "sha256").hex()
+    def salt(self, *words: str, secret: bytes = b"a secret") -> str:
+        return hmac.digest(secret, "\0".join(words).encode(), "sha256").hex()
 
     def leaf(self, **fields: Any) -> int:
         self.leaves.append(canonical({"v": 1, **fields}))
@@ -144,8 +144,9 @@ class Writer:
     ) -> Written:  # fmt: skip
         seq, kind = len(self.entries) + 1, kind or key.split("/")[1]
         shown = commitment = manifest_index = None
+        own = bytes.fromhex(self.salt("entry", key))
         if manifest is not None:
-            salt = self.salt("manifest", key)
+            salt = self.salt("manifest", secret=own)
             shown = (h(manifest.encode()).hex(), salt, manifest)
             raw = bytes.fromhex(salt) + bytes.fromhex(shown[0])
             commitment = h(b"\x04", raw).hex()
@@ -159,7 +160,7 @@ class Writer:
                 "account": account, "nano": str(nano), "seq": seq,
                 "n": len(chain) + 1 if is_chained else 0,
                 "prev": chain[-1][1] if is_chained and chain else ZEROS,
-                "ppb": (shares or {}).get(account), "salt": self.salt("leg", key, account),
+                "ppb": (shares or {}).get(account), "salt": self.salt("leg", account, secret=own),
             })))  # fmt: skip
             paid = 0 if account.startswith(("app:", "hold:")) else max(nano, 0)
             amounts = (max(-nano, 0), max(nano, 0), paid)

@@ -1,14 +1,26 @@
 """The published folder: whole at every head, over tile boundaries, at whatever steps it grows."""
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
 from byline.errors import LogMismatch
-from byline.notary.folder import LogFolder
-from byline.transparency.heads import TreeHead, signed_head
+from byline.notary.folder import CHECKPOINT, LogFolder
+from byline.transparency.heads import TreeHead, parse_head, signed_head
 from byline.transparency.notes import SIGNATURE, SigningKey
-from byline.transparency.tiles import ENTRIES, WIDTH, leaves_of, tile_path, tiles_between
+from byline.transparency.tiles import (
+    ENTRIES,
+    WIDTH,
+    leaves_of,
+    nodes_in_tiles,
+    tile_path,
+    tiles_between,
+)
 from byline.transparency.tree import inclusion, is_included, leaf_hash, nodes_over, root_of
 
 KEY = SigningKey("log.example", SIGNATURE, b"k" * 32)
@@ -39,6 +51,28 @@ def test_a_log_that_grows_over_every_boundary_is_whole_at_each_head(tmp_path: Pa
             path = inclusion(index, size, folder.nodes(size))
             assert is_included(leaf_hash(LEAVES[index]), index, size, path, head.root)
     assert leaves_of(folder.read(tile_path(ENTRIES, 255)) or b"") == LEAVES[255 * WIDTH : 65_536]
+
+
+def test_any_web_server_serves_it(tmp_path: Path) -> None:
+    """Head and tiles as static files, of which a reader proves a leaf: no program of ours."""
+    head = grow(LogFolder(tmp_path), LogFolder(tmp_path).head(KEY.name), 700)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+
+        def read(path: str) -> bytes | None:
+            try:
+                with urlopen(f"http://127.0.0.1:{server.server_port}/{path}", timeout=5) as answer:
+                    return bytes(answer.read())
+            except HTTPError as missing:
+                missing.close()
+                return None
+
+        assert parse_head((read(CHECKPOINT) or b"").decode())[0] == head
+        path = inclusion(300, head.size, nodes_in_tiles(head.size, read))
+        leaf = leaves_of(read(tile_path(ENTRIES, 1)) or b"")[300 - WIDTH]
+        server.shutdown()
+    assert is_included(leaf_hash(leaf), 300, head.size, path, head.root)
 
 
 def test_partial_tiles_are_kept_until_the_full_one_answers_for_them(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def change_in_archive(log: Log, seq: int) -> None:
 
 async def test_what_full_published_bundles_hold_is_not_in_the_state(log: Log) -> None:
     head, _ = published(log.folder)
-    state = State.read(log.private / "state.sqlite")
+    state = State.read(log.openings)
     full = head.size // WIDTH * WIDTH
     for leaf in range(full):
         assert state.unpublished(leaf, leaf + 1) is None
@@ -79,8 +79,8 @@ async def test_lost_files_are_made_again_byte_for_byte(log: Log, kept: bool) -> 
 
 async def test_each_leaf_is_made_again_by_itself(log: Log) -> None:
     """Also where a range ends between a manifest's leaf and the entry that pays by it."""
-    state = State.read(log.private / "state.sqlite")
-    remaking = Remaking(Source(log.journal, log.archive, "usd"), state, log.keys.salts)
+    state = State.read(log.openings)
+    remaking = Remaking(Source(log.journal, log.archive, "usd"), state)
     head, _ = published(log.folder)
     for leaf in range(head.size):
         (data,) = remaking.data(leaf, leaf + 1)
@@ -119,7 +119,7 @@ async def test_an_archive_that_was_changed_proves_nothing(log: Log) -> None:
 
 
 async def test_the_head_of_another_log_is_not_made_into_this_one(log: Log) -> None:
-    state = State.open(log.private / "state.sqlite", ORIGIN)
+    state = State.open(log.openings, ORIGIN)
     head = state.published()
     state.forget(0, type(head)(head.origin, head.size, bytes(32)))
     state.close()

@@ -13,7 +13,7 @@ from byline.archive.tables import legs as leg_rows
 from byline.errors import LedgerUnavailable, LogMismatch, NotFound, StartFailed, WitnessesAway
 from byline.notary.cosigning import Cosigning
 from byline.notary.log_keys import rotate
-from byline.notary.state import State, sole_notary
+from byline.notary.state import STATE, State, sole_notary
 from byline.transparency.heads import TreeHead, parse_head, signed_head
 from byline.transparency.leaves import rotation_message
 from byline.transparency.legs import LegPath, SumNode, Sums, leg_node, root_by_path, sums_of
@@ -182,7 +182,6 @@ async def test_rounds_of_any_length_give_one_and_the_same_log(log: Log, tmp_path
         (tmp_path / "keys").mkdir(exist_ok=True)
         for name in ("log-001.key", "salts.secret"):
             (tmp_path / "keys" / name).write_bytes((log.private / name).read_bytes())
-        (tmp_path / "keys" / "state.sqlite").unlink(missing_ok=True)
         await other.notarise(entries_max=entries_max)
         heads.append(other.folder.head(ORIGIN))
     assert len(set(heads)) == 1
@@ -216,7 +215,7 @@ async def test_a_notary_that_dies_at_any_step_goes_on_with_the_same_history(
     expected = log.folder.checkpoint()
     for path in sorted(log.folder.root.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    (log.private / "state.sqlite").unlink()
+    (log.openings / STATE).unlink()
     for _ in range(200):
         try:
             await log.notarise(log.notary(step=stop_at), entries_max=5)
@@ -244,11 +243,11 @@ async def test_another_journal_is_not_logged_under_the_same_head(log: Log) -> No
 async def test_an_older_copy_of_the_state_signs_nothing(log: Log) -> None:
     notary = log.notary()
     await notary.once(entries_max=5)
-    backup = (log.private / "state.sqlite").read_bytes()
+    backup = (log.openings / STATE).read_bytes()
     await log.notarise(notary)
-    for path in log.private.glob("state.sqlite*"):
+    for path in log.openings.glob(f"{STATE}*"):
         path.unlink()
-    (log.private / "state.sqlite").write_bytes(backup)
+    (log.openings / STATE).write_bytes(backup)
     checkpoint = log.folder.checkpoint()
     with pytest.raises(LogMismatch, match="older copy"):
         await log.notary().once(entries_max=1)
@@ -292,7 +291,7 @@ async def test_two_notaries_of_one_log_exclude_each_other(log: Log) -> None:
 
 
 async def test_a_state_of_another_log_is_not_continued(log: Log) -> None:
-    State.open(log.private / "state.sqlite", "other.example/usd").close()
+    State.open(log.openings, "other.example/usd").close()
     with pytest.raises(LogMismatch, match=r"'other\.example/usd'"):
         log.notary()
 
@@ -341,13 +340,6 @@ async def test_a_head_without_its_quorum_is_not_published(log: Log) -> None:
     trusting = f"log {log.keys.newest.verifier.text()}\n"
     trusting += f"witness w {witness.verifier.text()}\nquorum w\n"
     assert parse_policy(trusting).head(log.folder.checkpoint() or "").size > 4
-
-
-async def test_what_the_notary_keeps_to_itself_is_for_nobody_else(log: Log) -> None:
-    await log.notary().once(entries_max=5)
-    assert log.private.stat().st_mode & 0o077 == 0
-    for name in ("log-001.key", "salts.secret"):
-        assert (log.private / name).stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_log_of_many_tiles_is_whole_and_proves_its_first_line(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ async def test_notary_and_witness_together_publish_cosigned_heads(
 ) -> None:
     home, witness_port, port = tmp_path / "home", free_port(), free_port()
     origin = f"log.example/{ledger_name}"
-    keys = log_keys(home / "notary" / ledger_name, origin)
+    keys = log_keys(home / "notary" / ledger_name, home / "openings" / ledger_name, origin)
     log_key = tmp_path / "log.vkey"
     log_key.write_text(keys.newest.verifier.text() + "\n")
     archive_url = f"sqlite:///{tmp_path}/archive.sqlite"

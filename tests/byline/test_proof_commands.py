@@ -72,6 +72,9 @@ async def test_a_rotated_key_is_announced_at_the_next_start(log: Log) -> None:
     await log.notarise()
     assert len(log.keys.keys) == 2
     assert len((log.folder.read("key.vkey") or b"").splitlines()) == 2
+    assert proof(log, "rotate-key", "--receipts", "--json").exit_code == 0
+    assert (log.openings / "receipts-002.key").exists()
+    assert len(log.keys.receipts) == 2
     lost = proof(log, "rotate-key", "--ledger", "other")
     assert isinstance(lost.exception, StartFailed)
 

@@ -105,3 +105,30 @@ async def test_statements_verify_with_all_their_lines_and_follow_each_other(tmp_
     cut = files[0].read_text().splitlines(keepends=True)
     files[0].write_text("".join(cut[:4] + cut[5:]))
     assert verify(key_of(log), files[0])[0] == 1
+
+
+OFFLINE = """
+import runpy, sys
+def refuse(event, _):
+    if event.startswith("socket."):
+        sys.exit("it asked the network")
+sys.addaudithook(refuse)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+async def test_the_verifier_asks_nobody(tmp_path: Path) -> None:
+    log = a_log(tmp_path)
+    await log.export()
+    await log.notarise()
+    proof = tmp_path / "one.tlog-proof"
+    proof.write_text(log.reader().line_proof(1, "app:demo"))
+    asking = tmp_path / "asking.py"
+    asking.write_text("import socket; socket.getaddrinfo('localhost', 80)")
+    for program, status in ((VERIFIER, 0), (asking, 1)):
+        paths = map(str, (program, proof, "--policy", key_of(log)))
+        command = [sys.executable, "-I", "-c", OFFLINE, *paths]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == status, ended.stderr
+        assert ("it asked the network" in ended.stderr) == bool(status)

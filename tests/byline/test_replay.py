@@ -236,8 +236,8 @@ async def test_an_export_of_this_logs_notary_makes_the_ledgers_balances(tmp_path
     made = a_log(tmp_path)
     await made.export()
     await made.notarise()
-    state = State.read(made.private / "state.sqlite")
-    export = LogExport(made.folder, state, made.archive, made.keys.salts)
+    state = State.read(made.openings)
+    export = LogExport(made.folder, state, made.archive)
     folder = tmp_path / "export"
     assert export.write(folder) > len(made.journal.texts)
     state.close()

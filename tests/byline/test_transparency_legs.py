@@ -15,6 +15,7 @@ from byline.records import JournalEntry, Leg
 from byline.transparency.leaves import (
     NO_LEG,
     ChainHead,
+    EntrySalts,
     Salts,
     entry_leaf,
     heads_after,
@@ -36,7 +37,7 @@ from byline.transparency.legs import (
 )
 
 KINDS = ("app:a", "hold:h", "contrib:c", "platform", "open:o", "unattributed:u")
-SALTS = Salts(bytes(32))
+SALTS = EntrySalts(bytes(32))
 amounts = st.integers(-(10**12), 10**12).filter(bool)
 legs = st.lists(st.tuples(st.sampled_from(KINDS), amounts), min_size=1, max_size=20)
 
@@ -176,10 +177,10 @@ def test_a_leg_says_its_share_of_the_pool() -> None:
 def test_the_same_leg_has_another_salt_in_each_entry_and_log() -> None:
     one, other = entry(("host", 5), seq=1), entry(("host", 5), seq=2)
     leaves = [
-        entry_leaf(each, places_of(each, {}, {}), salts)
+        entry_leaf(each, places_of(each, {}, {}), salts.of_entry(each.key))
         for each in (one, other)
-        for salts in (SALTS, Salts(bytes([1]) * 32))
+        for salts in (Salts(bytes(32)), Salts(bytes([1]) * 32))
     ]
     assert len({json.loads(leaf.texts[0])["salt"] for leaf in leaves}) == 4
-    again = entry_leaf(one, places_of(one, {}, {}), Salts(bytes(32)))
+    again = entry_leaf(one, places_of(one, {}, {}), Salts(bytes(32)).of_entry(one.key))
     assert again.data == leaves[0].data

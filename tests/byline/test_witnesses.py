@@ -21,7 +21,7 @@ from byline.archive.exporter import Exporter
 from byline.home import Home
 from byline.ledger.ledger import Ledger
 from byline.notary.folder import CHECKPOINT, KEYS
-from byline.notary.log_keys import log_keys, witness_key
+from byline.notary.log_keys import LogKeys, log_keys, witness_key
 from byline.redis_server import RedisServer, running_redis
 from byline.transparency.heads import parse_head
 from byline.transparency.notes import VerifierKey
@@ -143,15 +143,20 @@ def operators(root: Path) -> Iterator[tuple[Operator, Operator]]:
             running.enter_context(running_redis(server))
             made.append(Operator(root / name / "home", server.url))
         honest, forked = made
-        log_keys(honest.home.notary_of("usd"), f"{ORIGIN}/usd")
+        keys_of(honest)
         shutil.copytree(honest.home.notary_of("usd"), forked.home.notary_of("usd"))
         yield honest, forked
+
+
+def keys_of(operator: Operator) -> LogKeys:
+    home = operator.home
+    return log_keys(home.notary_of("usd"), home.openings_of("usd"), f"{ORIGIN}/usd")
 
 
 async def test_what_both_witnesses_cosigned_verifies_and_a_fork_never_does(tmp_path: Path) -> None:
     log_key, policy = tmp_path / KEYS, tmp_path / "policy"
     with operators(tmp_path) as (honest, forked):
-        log = log_keys(honest.home.notary_of("usd"), f"{ORIGIN}/usd").newest.verifier
+        log = keys_of(honest).newest.verifier
         log_key.write_text(f"{log.text()}\n")
         newest = await honest.post(seed=1, inferences=4)
         fork = await forked.post(seed=2, inferences=12)

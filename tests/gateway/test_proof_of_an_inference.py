@@ -1,6 +1,7 @@
 """One inference from its answer to its proofs: real server, gateway, exporter, notary, verifier.
 
-The verifier runs as an outsider has it: a copied folder, the files, the keys, and nothing else.
+The verifier runs as an outsider has it: a copied folder, the files, the keys, and nothing else. The
+gateway's home never has the notary's own folder: the two share `log/` and `openings/` alone.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +28,13 @@ from byline.ledger.ledger import Ledger
 from byline.limits import PPB
 from byline.notary.folder import KEYS, RECEIPT_KEYS
 from byline.notary.log_keys import RECEIPTS, receipt_keys, rotate
-from byline.records import Attribution, AttributionState, Share
+from byline.records import Attribution, AttributionState, Release, Share
 from byline.redis_server import RedisServer, running_redis
 from byline.transparency.notes import signed_note
 from gateway.logs import Logs
 from tests.byline.test_archive_program import ROOT
 from tests.byline.test_notary_program import program
-from tests.fakes import FakeEngine
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import (
     ANN,
     BOB,
@@ -43,7 +45,7 @@ from tests.gateway.conftest import (
     serving_engine,
     serving_gateway,
 )
-from tests.gateway.test_charging import FUNDS, services_over
+from tests.gateway.real_ledger import FUNDS, services_over
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -59,7 +61,9 @@ class Place:
     url: str
     http: aiohttp.ClientSession
     ledger: Ledger
-    home: Home
+    home: Home  # the gateway's
+    notarys: Home
+    release: Release
     folder: Path  # the outsider's
 
     async def get(self, path: str, key: str | None) -> tuple[int, bytes]:
@@ -125,10 +129,13 @@ class Place:
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    home, outside = Home(tmp_path / "home"), tmp_path / "outside"
+    home, notarys, outside = Home(tmp_path / "home"), Home(tmp_path / "own"), tmp_path / "outside"
     shutil.copytree(ROOT / "src/byline/verification", outside / "verification")
     server = RedisServer(tmp_path / "data", unix_socket=tmp_path / "s.sock")
-    archive = Archive.open(f"sqlite:///{_made(home.root)}/archive.sqlite")
+    for name in ("log", "openings"):
+        _made(home.root / name)
+        (_made(notarys.root) / name).symlink_to(home.root / name)
+    archive = Archive.open(home.archive_url)
     with running_redis(server):
         ledger = await Ledger.open(server.url)
         now_ms = time.time_ns() // 1_000_000
@@ -139,8 +146,8 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             services = await services_over(server.url, engine, home.root)
             services = replace(services, logs=Logs(home, services.archive))
             async with serving_gateway(services) as (url, _):
-                with notary(home, server.url):
-                    yield Place(url, http, ledger, home, outside)
+                with notary(notarys, home.archive_url, server.url):
+                    yield Place(url, http, ledger, home, notarys, services.release, outside)
         stop.set()
         await exporting
         await ledger.close()
@@ -148,14 +155,15 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def notary(home: Home, redis_url: str) -> Any:
+def notary(home: Home, archive_url: str, redis_url: str) -> Any:
     return program(
         "byline.notary", BYLINE_NOTARY_HOME=str(home.root), BYLINE_NOTARY_REDIS_URL=redis_url,
-        BYLINE_NOTARY_ORIGIN="shop.example", BYLINE_NOTARY_METRICS_PORT=str(free_port()),
+        BYLINE_NOTARY_ARCHIVE_URL=archive_url, BYLINE_NOTARY_ORIGIN="shop.example",
+        BYLINE_NOTARY_METRICS_PORT=str(free_port()),
     )  # fmt: skip
 
 
@@ -235,11 +243,46 @@ async def test_a_receipt_that_promises_less_than_was_charged_is_found_out(place:
     await place.trust()
     fields = json.loads(files["one.receipt"].split(b"\n")[1])
     fields["charge"] = str(int(fields["charge"]) - 1)
-    keys = receipt_keys(place.home.notary_of("usd"), "shop.example/usd")
+    keys = receipt_keys(place.home.openings_of("usd"), "shop.example/usd")
     lie = signed_note(f"byline-receipt/v1\n{canonical_text(fields)}\n", keys)
     status, said = place.verify({**files, "one.receipt": lie.encode()})
     assert status == 1
     assert "was promised" in said
+
+
+async def test_a_receipt_says_what_was_served_charged_and_decided(place: Place) -> None:
+    """Each field is the ledger's record; the manifests are those that the journal names."""
+    inference = await place.asked()
+    await place.settled(inference)
+    receipt = (await proven(place, inference))["one.receipt"]
+    record = await place.ledger.inference(inference)
+    assert record is not None
+    capture = record.capture
+    named = {entry["key"]: entry["manifest_sha256"] for entry in await journal(place.ledger)}
+    base = place.release.base_path.rpartition("/")[2]
+    assert "@" in base
+    assert capture.adapter_version is not None
+    assert "@" in capture.adapter_version
+    assert json.loads(receipt.split(b"\n")[1]) == {
+        "v": 1, "inference": inference, "application": "shop", "model": capture.model,
+        "served_by": capture.served_by, "adapter_version": capture.adapter_version,
+        "index": capture.index, "base_model": base, "policy": capture.policy,
+        "prompt_tokens": capture.usage.prompt_tokens,
+        "completion_tokens": list(capture.usage.completion_tokens),
+        "charge": str(capture.charge_nano), "state": "proven", "time_ms": record.time_ms,
+        "capture": {
+            "key": f"{inference}/capture/0", "manifest_sha256": named[f"{inference}/capture/0"],
+        },
+        "settles": [{
+            "key": f"{inference}/settle/0", "state": "done",
+            "manifest_sha256": named[f"{inference}/settle/0"],
+        }],
+    }  # fmt: skip
+    assert None not in (capture.index, named[f"{inference}/settle/0"])
+
+
+async def journal(ledger: Ledger) -> list[dict[str, Any]]:
+    return [json.loads(text) for _, text in await ledger.page(after_seq=0, limit=100)]
 
 
 async def test_nobody_sees_anothers_receipt_or_proof(place: Place) -> None:
@@ -258,20 +301,27 @@ async def test_nobody_sees_anothers_receipt_or_proof(place: Place) -> None:
     assert (await place.get("/v1/receipts/x.receipt", SHOP))[0] == 404
 
 
-async def test_the_private_files_are_nobody_elses(place: Place) -> None:
+async def test_a_gateway_that_has_no_notarys_folder_proves_and_signs_receipts(place: Place) -> None:
+    """Nor has it anywhere what signs heads or opens the entries to come."""
     inference = await place.asked()
-    await place.when_there(f"/v1/receipts/{inference}.receipt", SHOP)
-    private = place.home.notary_of("usd")
-    assert private.stat().st_mode & 0o077 == 0
-    for name in ("log-001.key", "receipts-001.key", "salts.secret"):
-        assert (private / name).stat().st_mode & 0o077 == 0
+    await place.settled(inference)
+    files = await proven(place, inference)
+    await place.trust()
+    assert place.verify(files)[0] == 0
+    assert {path.name for path in place.home.root.iterdir()} >= {"log", "openings"}
+    assert not place.home.notary_of("usd").parent.exists()
+    own = place.notarys.notary_of("usd")
+    private = [(own / name).read_bytes().strip() for name in ("log-001.key", "salts.secret")]
+    read = [path.read_bytes() for path in place.home.root.rglob("*") if path.is_file()]
+    for each in private:
+        assert not [1 for found in read if each in found or b64decode(each) in found]
     # A write-ahead log could not be read from a read-only mount.
-    assert not list(private.glob("state.sqlite-*wal*"))
+    assert not list(place.home.openings_of("usd").glob("state.sqlite-*wal*"))
 
 
 async def test_a_new_key_signs_receipts_only_once_it_is_published(place: Place) -> None:
     inference = await place.asked()
     path = f"/v1/receipts/{inference}.receipt"
     before = (await place.when_there(path, SHOP)).rsplit(b"\n", 2)[1]
-    rotate(place.home.notary_of("usd"), RECEIPTS)
+    rotate(place.notarys.openings_of("usd"), RECEIPTS)
     assert (await place.get(path, SHOP))[1].rsplit(b"\n", 2)[1][:60] == before[:60]

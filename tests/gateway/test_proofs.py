@@ -14,25 +14,16 @@ from byline.transparency.receipts import receipt_fields
 from byline.transparency.tiles import tile_path
 from byline.verification.program import check
 from byline.verification.signatures import Policy
-from gateway.logs import published_name
+from gateway.logs import NO_LOG, published_name
 from tests.byline.journals import DAY_MS
 from tests.byline.logs import Log
-from tests.byline.months import (
-    ANN,
-    DOLLAR,
-    HOST,
-    NOVEMBER,
-    OCTOBER,
-    FakeBank,
-    export,
-)
+from tests.byline.months import ANN, DOLLAR, HOST, NOVEMBER, OCTOBER, PAYDAY, FakeBank, export
 from tests.gateway.conftest import ANN as ANNS_KEY
 from tests.gateway.conftest import BOB, CHAT, OPERATOR, OTHER, OWNER, SHOP, House, eventually
 
 pytestmark = pytest.mark.anyio
 
 PROOFS, STATEMENTS = "/v1/contributors/me/proofs", "/v1/contributors/me/statements"
-PAYDAY = NOVEMBER.end_ms + 10 * DAY_MS
 LINES = 60
 HELD = "01970000-0000-7000-8000-000000000000"
 
@@ -143,6 +134,7 @@ async def test_before_the_first_head_everything_is_409(log: Log, house: House) -
 async def test_without_a_log_nothing_is_found(log: Log, house: House) -> None:
     answer = await house.get(f"{PROOFS}/1.tlog-proof", ANNS_KEY)
     assert (answer.status, answer.fields["error"]["code"]) == (404, "not_found")
+    assert answer.fields["error"]["message"] == NO_LOG  # and no path
     assert str(log.root) not in answer.body.decode()
 
 
@@ -198,7 +190,7 @@ async def test_the_published_folder_is_served_to_everybody(logged: Log, house: H
     "path",
     [
         "usd", "usd/", "usd/tile", "usd/tile/0", "usd/../../notary/usd/salts.secret",
-        "usd/%2e%2e/%2e%2e/notary/usd/salts.secret", "..%2fnotary%2fusd/log-001.key",
+        "usd/%2e%2e/%2e%2e/notary/usd/salts.secret", "..%2fopenings%2fusd/receipts-001.key",
         "usd/.checkpoint.aside", "usd/checkpoint/", "usd/tile/0/000.p/0", "usd/tile/0/000.p/256",
         "usd/tile/0/000.p/01", "usd/tile/00/000", "usd/tile/0/x000/000", "usd/tile/0/0",
         "usd/tile/0/%30%30%30%00", "eur/checkpoint", "usd/tile/0/000%0a", "usd/tile/%D9%A0/000",

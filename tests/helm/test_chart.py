@@ -46,6 +46,12 @@ def pod_of(manifests: Manifests, name: str) -> dict[str, Any]:
     return pod
 
 
+def volume_of(manifests: Manifests, workload: str, name: str) -> dict[str, Any]:
+    """One volume of a workload's pod."""
+    volumes: list[dict[str, Any]] = pod_of(manifests, workload)["volumes"]
+    return next(volume for volume in volumes if volume["name"] == name)
+
+
 def policy_of(manifests: Manifests, name: str) -> dict[str, Any]:
     """The specification of one network policy."""
     policy = next(m for m in manifests if title(m) == f"NetworkPolicy/{name}")
@@ -129,6 +135,20 @@ BREAKS: dict[str, tuple[str, Callable[[Manifests], object]]] = {
         "has no network policy",
         lambda m: policy_of(m, "byline-worker")["policyTypes"].remove("Egress"),
     ),
+    "the log's keys on a volume that others have": (
+        "Deployment/byline-gateway has the volume of the log's keys",
+        lambda m: volume_of(m, "Deployment/byline-notary", "keys").update(
+            volume_of(m, "Deployment/byline-gateway", "home"), name="keys"
+        ),
+    ),
+    "the log's keys on no volume": (
+        "has no volume for /var/lib/byline/notary",
+        lambda m: volume_of(m, "Deployment/byline-notary", "keys").update(name="other"),
+    ),
+    "a gateway that is the notary's user": (
+        "Deployment/byline-gateway runs as the notary's user",
+        lambda m: pod_of(m, "Deployment/byline-gateway")["securityContext"].update(runAsUser=10002),
+    ),
     "two of one name": ("is there twice", lambda m: m.append(m[0])),
 }
 
@@ -194,7 +214,7 @@ def test_there_is_one_notary_at_a_time_and_only_it_writes_the_log(
             writable = {
                 m.get("subPath") for m in container["volumeMounts"] if not m.get("readOnly")
             }
-            assert not writable & {"log", "notary"}, title(manifest)
+            assert not writable & {"log", "openings"}, title(manifest)
     closed = [dict(manifest) for manifest in helm.render(RENDERINGS["closed"])]
     (container,) = pod_of(closed, "Deployment/byline-notary")["containers"]
     env = {variable["name"]: variable.get("value") for variable in container["env"]}

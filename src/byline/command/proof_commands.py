@@ -120,8 +120,12 @@ def proof_rotate_key(
     as_json: JsonOption = False,
 ) -> None:
     """Make the log's next key; the notary announces it when it is started again."""
-    path = rotate(Home(home).notary_of(ledger_name), RECEIPTS if receipts else LOG)
-    public = Home(home).log_of(ledger_name) / (RECEIPT_KEYS if receipts else KEYS)
+    place = Home(home)
+    if receipts:
+        path, name = rotate(place.openings_of(ledger_name), RECEIPTS), RECEIPT_KEYS
+    else:
+        path, name = rotate(place.notary_of(ledger_name), LOG), KEYS
+    public = place.log_of(ledger_name) / name
     text = f"{path}: start the notary again, and hand out {public}"
     show(as_json, {"key": str(path)}, text)
 

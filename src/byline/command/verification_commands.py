@@ -36,17 +36,15 @@ def export(
     from byline.home import Home
     from byline.notary.exporting import LogExport
     from byline.notary.folder import LogFolder
-    from byline.notary.log_keys import salts_in
     from byline.notary.state import State
 
     if folder.exists():
         raise InvalidInput(f"{folder} is there already: name a new folder", param="folder")
-    private = Home(home).notary_of(ledger_name)
     archive = Archive.open(archive_url or Home(home).archive_url, create=False)
-    state = State.read(private / "state.sqlite")
+    state = State.read(Home(home).openings_of(ledger_name))
     try:
         log = LogFolder(Home(home).log_of(ledger_name))
-        size = LogExport(log, state, archive, salts_in(private), ledger_name).write(folder)
+        size = LogExport(log, state, archive, ledger_name).write(folder)
     finally:
         state.close()
         archive.close()

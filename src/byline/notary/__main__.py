@@ -82,12 +82,12 @@ async def _notarise_opened(
         metrics.observe(name, round_, now_ms=time.time_ns() // 1_000_000)
 
     home, origin = Home(settings.home), settings.origin_of(name)
-    private = home.notary_of(name)
-    keys = log_keys(private, origin)
+    openings = home.openings_of(name)
+    keys = log_keys(home.notary_of(name), openings, origin)
     archive = await asyncio.to_thread(Archive.open, settings.archive)
     try:
         ledger = await Ledger.open(settings.redis_url, name=name, replicas=settings.replicas)
-        state = State.open(private / "state.sqlite", origin)
+        state = State.open(openings, origin)
         try:
             notary = Notary(
                 Source(ledger, archive, name), state, LogFolder(home.log_of(name)), keys,

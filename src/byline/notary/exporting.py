@@ -21,7 +21,7 @@ from byline.notary.state import State
 from byline.posting.postings import parse_entry
 from byline.records import JournalEntry
 from byline.transparency.heads import parse_head
-from byline.transparency.leaves import Salts, logged_leaf
+from byline.transparency.leaves import logged_leaf
 from byline.transparency.proofs import shown_manifest
 from byline.transparency.tree import NodeAt, leaf_hash
 
@@ -36,7 +36,6 @@ class LogExport:
     folder: LogFolder
     state: State
     archive: Archive
-    salts: Salts
     name: str = "usd"
 
     def write(self, target: Path) -> int:
@@ -86,15 +85,15 @@ class LogExport:
     def _entry(
         self, entry: JournalEntry, shown: dict[str, str | None], node: NodeAt
     ) -> tuple[int, dict[str, Json]]:
-        index, places = self.state.entry(entry.seq)
-        leaf = logged_leaf(entry, index, places, self.salts)
-        if node(0, index) != leaf_hash(leaf.data):
+        at = self.state.entry(entry.seq)
+        leaf = logged_leaf(entry, *at)
+        if node(0, at.leaf) != leaf_hash(leaf.data):
             raise NotFound(f"entry {entry.seq} of the archive is not the one that was logged")
         opening: dict[str, Json] = {
-            "index": index, "legs": [{"text": text.decode()} for text in leaf.texts],
+            "index": at.leaf, "legs": [{"text": text.decode()} for text in leaf.texts],
         }  # fmt: skip
-        manifest = shown_manifest(entry, self.salts, shown.get(entry.manifest_sha256 or ""))
-        return index, opening if manifest is None else {**opening, "manifest": manifest.fields()}
+        manifest = shown_manifest(entry, at.salts, shown.get(entry.manifest_sha256 or ""))
+        return at.leaf, opening if manifest is None else {**opening, "manifest": manifest.fields()}
 
     def _texts(self, first: int, until: int) -> list[str]:
         asked = (

@@ -42,12 +42,13 @@ def addition_of(
         ):
             raise LogMismatch(f"the text behind journal entry {entry.seq} was changed")
         shares: Mapping[str, int] = {}
+        its = salts.of_entry(entry.key)
         if has_manifest_leaf(entry):
-            addition.leaves.append(NewLeaf(manifest_leaf(entry, salts)))
+            addition.leaves.append(NewLeaf(manifest_leaf(entry, its)))
             shares = {} if found.manifest is None else shares_of(json.loads(found.manifest))
         places = places_of(entry, addition.chains, shares)
-        leaf = logged_leaf(entry, addition.next_leaf, places, salts)
-        addition.leaves.append(NewLeaf(leaf.data, entry.seq, places))
+        leaf = logged_leaf(entry, addition.next_leaf, places, its)
+        addition.leaves.append(NewLeaf(leaf.data, entry.seq, places, its.secret))
         addition.chains.update(heads_after(entry, leaf))
     if page:
         addition.seq = page[-1].entry.seq

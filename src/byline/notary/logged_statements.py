@@ -78,7 +78,7 @@ class StatementLeaves:
             )
         ).scalar_one()
         entry = parse_entry(text)
-        _, places = self.state.entry(newest)
-        leaf = entry_leaf(entry, places, self.salts)  # its legs are what counts here
-        at = [leg.account for leg in entry.legs].index(account)
-        return n, leaf.nodes[at].hash
+        at = self.state.entry(newest)
+        leaf = entry_leaf(entry, at.places, at.salts)  # its legs are what counts here
+        accounts = [leg.account for leg in entry.legs]
+        return n, leaf.nodes[accounts.index(account)].hash

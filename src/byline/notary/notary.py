@@ -73,7 +73,7 @@ class Notary:
         self._step = step
         self._observe = observe
         self._statements = StatementLeaves(source, state, keys.salts)
-        self._remaking = Remaking(source, state, keys.salts)
+        self._remaking = Remaking(source, state)
         self._is_whole = False  # the folder has been looked at since the start
         self._next_look = 0.0
         self._noted: int | None = None  # how far the ledger has been told that it is logged

@@ -16,14 +16,12 @@ from byline.canonical import Json
 from byline.errors import LogMismatch, NotFound, NotProven
 from byline.home import Home
 from byline.notary.folder import LogFolder
-from byline.notary.log_keys import salts_in
 from byline.notary.state import State
 from byline.posting.postings import parse_entry
 from byline.records import JournalEntry
 from byline.transparency.heads import TreeHead, parse_head
 from byline.transparency.leaves import (
     EntryLeaf,
-    Salts,
     has_manifest_leaf,
     logged_leaf,
     manifest_leaf,
@@ -84,21 +82,19 @@ class LogReader:
     """One ledger's log, read to prove something."""
 
     def __init__(
-        self, folder: LogFolder, state: State, archive: Archive, salts: Salts, *, name: str = "usd"
+        self, folder: LogFolder, state: State, archive: Archive, *, name: str = "usd"
     ) -> None:
         self._folder = folder
         self._state = state
         self._archive = archive
-        self._salts = salts
         self._name = name
         self._view: View | None = None  # the last one: it has read tiles that the next may need
 
     @classmethod
     def open(cls, home: Path, archive: Archive, *, name: str = "usd") -> "LogReader":
         """The log of an installation. NotFound where none was begun."""
-        private = Home(home).notary_of(name)
-        state = State.read(private / "state.sqlite")
-        return cls(LogFolder(Home(home).log_of(name)), state, archive, salts_in(private), name=name)
+        state = State.read(Home(home).openings_of(name))
+        return cls(LogFolder(Home(home).log_of(name)), state, archive, name=name)
 
     def close(self) -> None:
         """Close the notary's state; the archive is the caller's."""
@@ -119,7 +115,7 @@ class LogReader:
 
         NotProven while no published head covers it.
         """
-        view, (index, _) = self.view(), self._state.entry(self.seq_of(key))
+        view, index = self.view(), self._state.entry(self.seq_of(key)).leaf
         view.require(index)
         return TreeHead(view.head.origin, index + 1, root_of(index + 1, view.node))
 
@@ -149,7 +145,7 @@ class LogReader:
         """Are the entries with these event keys under the published head, all of them?"""
         try:
             view = self.view()
-            places = [self._state.entry(self.seq_of(key))[0] for key in keys]
+            places = [self._state.entry(self.seq_of(key)).leaf for key in keys]
         except NotProven:
             return False
         return max(places, default=0) < view.head.size
@@ -168,7 +164,7 @@ class LogReader:
         """The `.tlog-proof` of a whole entry, with the legs of `shown` accounts opened."""
         view = self.view()
         found = self._entry(view, seq)
-        manifest = self._manifest(found.entry) if with_manifest else None
+        manifest = self._manifest(found) if with_manifest else None
         opening = entry_opening(found.entry, found.leaf, shown=shown, manifest=manifest)
         return self._text(view, found, opening)
 
@@ -204,13 +200,13 @@ class LogReader:
     def _line(self, found: LoggedEntry, account: str) -> dict[str, Json]:
         """A payee's leg. The decision behind a payout is his; an attribution names others."""
         is_his = found.entry.kind == PAYOUT and account != PAYOUT
-        manifest = self._manifest(found.entry) if is_his else None
+        manifest = self._manifest(found) if is_his else None
         return line_opening(found.entry, found.leaf, account, manifest=manifest)
 
     def _text(self, view: View, found: LoggedEntry, opening: dict[str, Json]) -> str:
         further = self._keys(view)
         if has_manifest_leaf(found.entry):
-            manifest = manifest_leaf(found.entry, self._salts)
+            manifest = manifest_leaf(found.entry, found.leaf.salts)
             further.insert(0, (manifest, view.proof(found.index - 1)))
         return proof_text(with_leaves(opening, further), view.proof(found.index), view.checkpoint)
 
@@ -244,13 +240,14 @@ class LogReader:
     def _logged(self, view: View, text: str) -> LoggedEntry:
         """The leaf made again from the journal's text; it must be the one that was logged."""
         entry = parse_entry(text)
-        index, places = self._state.entry(entry.seq)
-        leaf = logged_leaf(entry, index, places, self._salts)
-        if not view.has(index, leaf.data):
+        at = self._state.entry(entry.seq)
+        leaf = logged_leaf(entry, *at)
+        if not view.has(at.leaf, leaf.data):
             raise LogMismatch(f"entry {entry.seq} of the archive is not the one that was logged")
-        return LoggedEntry(entry, leaf, index)
+        return LoggedEntry(entry, leaf, at.leaf)
 
-    def _manifest(self, entry: JournalEntry) -> ShownManifest | None:
-        asked = select(manifests.c.text).where(manifests.c.sha256 == entry.manifest_sha256)
+    def _manifest(self, found: LoggedEntry) -> ShownManifest | None:
+        sha256 = found.entry.manifest_sha256
+        asked = select(manifests.c.text).where(manifests.c.sha256 == sha256)
         with self._archive.reading() as connection:
-            return shown_manifest(entry, self._salts, connection.scalar(asked))
+            return shown_manifest(found.entry, found.leaf.salts, connection.scalar(asked))

@@ -11,7 +11,6 @@ from byline.notary.source import Source
 from byline.notary.state import State
 from byline.posting.postings import parse_entry
 from byline.transparency.leaves import (
-    Salts,
     has_manifest_leaf,
     logged_leaf,
     manifest_leaf,
@@ -25,7 +24,6 @@ class Remaking:
 
     source: Source
     state: State
-    salts: Salts
 
     def data(self, start: int, end: int) -> list[bytes]:
         """The data of leaves [start, end).
@@ -52,8 +50,8 @@ class Remaking:
                     f"entry {seq} is not in the archive: its leaf can't be made again yet"
                 )
             entry = parse_entry(texts[seq])
-            index, places = self.state.entry(seq)
-            made[index] = logged_leaf(entry, index, places, self.salts).data
+            at = self.state.entry(seq)
+            made[at.leaf] = logged_leaf(entry, *at).data
             if has_manifest_leaf(entry):
-                made[index - 1] = manifest_leaf(entry, self.salts)
+                made[at.leaf - 1] = manifest_leaf(entry, at.salts)
         return made

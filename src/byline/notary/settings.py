@@ -16,7 +16,8 @@ class NotarySettings(LedgersSettings):
 
     home: Path = Field(
         default=Path(".byline"),
-        description="The home folder: the log is published in log/, its keys lie in notary/.",
+        description="The home folder: the log is published in log/, its keys lie in notary/, "
+        "and what gateways make proofs from in openings/.",
     )
     replicas: int = Field(
         default=0,

@@ -1,5 +1,7 @@
 """What the notary has decided: which leaf stands where. One SQLite file a log, never published.
 
+Gateways read it to make proofs: it has each entry's own secret, and nothing that opens later ones.
+
 A leaf's place is decided by the transaction that puts it here, together with the chains that it
 lengthens; so whatever dies afterwards, there is one history. A leaf's data is kept here until its
 entry bundle is full and published. After that the bundle has it; it can be made again, byte for
@@ -13,10 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from byline.errors import LogMismatch, NotFound, NotProven, StartFailed
 from byline.transparency.heads import TreeHead
-from byline.transparency.leaves import ChainHead, Place
+from byline.transparency.leaves import ChainHead, EntrySalts, Place
 from byline.transparency.tree import EMPTY_ROOT, HASH_BYTES
 
 N_BYTES, PPB_BYTES = 8, 4
@@ -24,7 +27,9 @@ PLACE_BYTES = N_BYTES + HASH_BYTES + PPB_BYTES
 NO_PPB = 2**32 - 1
 ACCOUNTS_PER_QUERY = 500
 WAIT_SECONDS = 10.0
-PRIVATE = 0o700  # of the folder: the state names accounts
+STATE = "state.sqlite"
+PRIVATE = 0o700  # of a folder: what the notary keeps to itself
+FOR_GROUP = 0o750  # what gateways read, who are in its group: the state names accounts
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS log (
@@ -32,7 +37,7 @@ CREATE TABLE IF NOT EXISTS log (
     seq INTEGER NOT NULL, entry_sha256 TEXT NOT NULL, key TEXT NOT NULL,
     published INTEGER NOT NULL, root BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS entries (
-    seq INTEGER PRIMARY KEY, leaf INTEGER NOT NULL, places BLOB NOT NULL);
+    seq INTEGER PRIMARY KEY, leaf INTEGER NOT NULL, places BLOB NOT NULL, secret BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS unpublished (
     leaf INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS chains (
@@ -47,11 +52,20 @@ CREATE TABLE IF NOT EXISTS keys (
 
 @dataclass(frozen=True, slots=True)
 class NewLeaf:
-    """One leaf to add; an entry's brings its number and its legs' places."""
+    """One leaf to add; an entry's brings its number, its legs' places and its own secret."""
 
     data: bytes
     seq: int | None = None
     places: tuple[Place, ...] = ()
+    secret: bytes = field(default=b"", repr=False)
+
+
+class EntryPlace(NamedTuple):
+    """Where an entry's leaf stands, its legs' places in their chains, and what opens it."""
+
+    leaf: int
+    places: tuple[Place, ...]
+    salts: EntrySalts
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +102,10 @@ class State:
         self._connection = connection
 
     @classmethod
-    def open(cls, path: Path, origin: str) -> "State":
+    def open(cls, folder: Path, origin: str) -> "State":
         """The log's state, begun if there is none. LogMismatch if it is of another origin."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
-        state = cls(_connect(path.as_posix()))
+        folder.mkdir(parents=True, exist_ok=True, mode=FOR_GROUP)
+        state = cls(_connect((folder / STATE).as_posix()))
         connection = state._connection
         # Not WAL: gateways read this from other machines too, over a shared volume, read-only.
         connection.execute("PRAGMA journal_mode = DELETE")
@@ -102,16 +116,20 @@ class State:
         )
         found = state.standing().origin
         if found != origin:
-            raise LogMismatch(f"the log in {path} is '{found}', not '{origin}': name it as it was")
+            raise LogMismatch(
+                f"the log in {folder} is '{found}', not '{origin}': name it as it was"
+            )
         return state
 
     @classmethod
-    def read(cls, path: Path) -> "State":
+    def read(cls, folder: Path) -> "State":
         """The same for readers, who never write. NotFound where there is none."""
         try:
-            return cls(_connect(f"file:{path}?mode=ro", uri=True))
+            return cls(_connect(f"file:{folder / STATE}?mode=ro", uri=True))
         except sqlite3.OperationalError as problem:
-            raise NotFound(f"there is no log at {path}: the notary has not begun one") from problem
+            raise NotFound(
+                f"no log in {folder}: the notary has not begun one, or this user may not read it"
+            ) from problem
 
     def close(self) -> None:
         """Close the file."""
@@ -141,8 +159,12 @@ class State:
                 "INSERT INTO unpublished VALUES (?, ?)", [(leaf, new.data) for leaf, new in leaves]
             )
             connection.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?)",
-                [(new.seq, leaf, packed(new.places)) for leaf, new in leaves if new.seq],
+                "INSERT INTO entries VALUES (?, ?, ?, ?)",
+                [
+                    (new.seq, leaf, packed(new.places), new.secret)
+                    for leaf, new in leaves
+                    if new.seq
+                ],
             )
             connection.executemany(
                 "INSERT INTO chains VALUES (?, ?, ?) ON CONFLICT (account) "
@@ -193,22 +215,22 @@ class State:
         asked = "SELECT origin, published, root FROM log"
         return TreeHead(*self._connection.execute(asked).fetchone())
 
-    def entry(self, seq: int) -> tuple[int, tuple[Place, ...]]:
-        """Place of an entry's leaf, and its legs' places. NotProven while it has none."""
+    def entry(self, seq: int) -> EntryPlace:
+        """Where an entry's leaf stands, and what makes it again. NotProven while it has none."""
         row = self._connection.execute(
-            "SELECT leaf, places FROM entries WHERE seq = ?", (seq,)
+            "SELECT leaf, places, secret FROM entries WHERE seq = ?", (seq,)
         ).fetchone()
         if row is None:
             raise NotProven(
                 f"journal entry {seq} is not in the log yet: ask again in a few seconds"
             )
-        return row[0], unpacked(row[1])
+        return EntryPlace(row[0], unpacked(row[1]), EntrySalts(row[2]))
 
     def seqs_between(self, start: int, end: int) -> range:
         """The entries whose leaves are among [start, end)."""
         every = range(1, self.standing().seq + 1)  # their leaves grow with their numbers
         first, last = (
-            bisect_left(every, leaf, key=lambda seq: self.entry(seq)[0]) for leaf in (start, end)
+            bisect_left(every, leaf, key=lambda seq: self.entry(seq).leaf) for leaf in (start, end)
         )
         return every[first:last]
 

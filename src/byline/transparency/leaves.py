@@ -1,13 +1,14 @@
 """What the leaves of the log say: entries, manifests, statements and keys, as canonical JSON.
 
 An entry's leaf is public and names no account: its legs are salted commitments under one root. The
-salts come from the log's secret, so the log's owner makes every opening again from the journal.
+salts come from a secret of the entry's own, and that from the log's: the log's owner makes every
+opening again from the journal, and whoever is given one entry's secret opens no other.
 """
 
 import hmac
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -48,6 +49,7 @@ class EntryLeaf:
     texts: tuple[bytes, ...]  # of each leg
     nodes: tuple[SumNode, ...]
     places: tuple[Place, ...]
+    salts: "EntrySalts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +67,38 @@ class StatementOpening:
     sha256: str  # of the statement's JSON
 
 
+@dataclass(frozen=True, slots=True)
+class EntrySalts:
+    """One entry's secret, and the salts made of it."""
+
+    secret: bytes = field(repr=False)
+
+    def of_leg(self, account: str) -> bytes:
+        """Of this account's leg."""
+        return _hmac(self.secret, "leg", account)
+
+    def of_manifest(self) -> bytes:
+        """Of the entry's manifest."""
+        return _hmac(self.secret, "manifest")
+
+
+@dataclass(frozen=True, slots=True)
 class Salts:
-    """The log's secret, and the salts made of it."""
+    """The log's secret, and what is made of it."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    secret: bytes = field(repr=False)
 
-    def of_leg(self, key: str, account: str) -> bytes:
-        """Of one account's leg of the entry with this event key."""
-        return self._salt("leg", key, account)
-
-    def of_manifest(self, key: str) -> bytes:
-        """Of the manifest of the entry with this event key."""
-        return self._salt("manifest", key)
+    def of_entry(self, key: str) -> EntrySalts:
+        """Of the entry with this event key."""
+        return EntrySalts(_hmac(self.secret, "entry", key))
 
     def of_statement(self, account: str, month: str) -> bytes:
         """Of one account's month."""
-        return self._salt("statement", account, month)
+        return _hmac(self.secret, "statement", account, month)
 
-    def _salt(self, *words: str) -> bytes:
-        return hmac.digest(self._secret, "\0".join(words).encode(), "sha256")
+
+def _hmac(secret: bytes, *words: str) -> bytes:
+    return hmac.digest(secret, "\0".join(words).encode(), "sha256")
 
 
 def places_of(
@@ -108,7 +122,7 @@ def places_of(
 def entry_leaf(
     entry: JournalEntry,
     places: Sequence[Place],
-    salts: Salts,
+    salts: EntrySalts,
     *,
     manifest_index: int | None = None,
 ) -> EntryLeaf:
@@ -116,7 +130,7 @@ def entry_leaf(
     texts = tuple(
         canonical_bytes({
             "account": leg.account, "n": place.n, "nano": str(leg.nano), "ppb": place.ppb,
-            "prev": place.prev.hex(), "salt": salts.of_leg(entry.key, leg.account).hex(),
+            "prev": place.prev.hex(), "salt": salts.of_leg(leg.account).hex(),
             "seq": entry.seq,
         })
         for leg, place in zip(entry.legs, places, strict=True)
@@ -136,11 +150,11 @@ def entry_leaf(
             "credits": str(root.sums.credits), "paid": str(root.sums.paid),
         },
     }  # fmt: skip
-    return EntryLeaf(leaf_data(header), texts, nodes, tuple(places))
+    return EntryLeaf(leaf_data(header), texts, nodes, tuple(places), salts)
 
 
 def logged_leaf(
-    entry: JournalEntry, index: int, places: Sequence[Place], salts: Salts
+    entry: JournalEntry, index: int, places: Sequence[Place], salts: EntrySalts
 ) -> EntryLeaf:
     """The leaf of an entry that stands at `index`, made again from what the journal says."""
     manifest_index = index - 1 if has_manifest_leaf(entry) else None
@@ -171,11 +185,11 @@ def shares_of(attribution: Mapping[str, object]) -> dict[str, int]:
     return {**found, f"unattributed:{version}": rest}
 
 
-def manifest_of(entry: JournalEntry, salts: Salts) -> str | None:
+def manifest_of(entry: JournalEntry, salts: EntrySalts) -> str | None:
     """The commitment to the entry's manifest, in hex; None where it has none."""
     if entry.manifest_sha256 is None:
         return None
-    return manifest_commitment(salts.of_manifest(entry.key), entry.manifest_sha256)
+    return manifest_commitment(salts.of_manifest(), entry.manifest_sha256)
 
 
 def manifest_commitment(salt: bytes, manifest_sha256: str) -> str:
@@ -183,7 +197,7 @@ def manifest_commitment(salt: bytes, manifest_sha256: str) -> str:
     return sha256(b"\x04" + salt + bytes.fromhex(manifest_sha256)).hexdigest()
 
 
-def manifest_leaf(entry: JournalEntry, salts: Salts) -> bytes:
+def manifest_leaf(entry: JournalEntry, salts: EntrySalts) -> bytes:
     """The leaf that stands before the entry that pays by this manifest."""
     commitment = manifest_of(entry, salts)
     return leaf_data({"v": VERSION, "type": "manifest", "key": entry.key, "manifest": commitment})

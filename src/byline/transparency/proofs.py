@@ -15,7 +15,7 @@ from byline.canonical import Json
 from byline.errors import ProofRefused
 from byline.records import JournalEntry
 from byline.transparency.heads import SIZE, parse_hash
-from byline.transparency.leaves import EntryLeaf, Salts
+from byline.transparency.leaves import EntryLeaf, EntrySalts
 from byline.transparency.legs import SumNode, path_of_leg
 
 FIRST_LINE = "c2sp.org/tlog-proof@v1"
@@ -50,11 +50,13 @@ class ShownManifest:
         return shown if self.text is None else {**shown, "text": self.text}
 
 
-def shown_manifest(entry: JournalEntry, salts: Salts, text: str | None) -> ShownManifest | None:
+def shown_manifest(
+    entry: JournalEntry, salts: EntrySalts, text: str | None
+) -> ShownManifest | None:
     """What opens the entry's manifest commitment; None where it has none."""
     if entry.manifest_sha256 is None:
         return None
-    return ShownManifest(entry.manifest_sha256, salts.of_manifest(entry.key), text)
+    return ShownManifest(entry.manifest_sha256, salts.of_manifest(), text)
 
 
 def line_opening(
