@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from byline.artifacts import Artifact, ArtifactStore
 from byline.auditing.lottery import parse_rate
@@ -28,6 +29,9 @@ from serving.counterfactuals.plan import Planner, Run
 from serving.counterfactuals.pool import train_missing
 from serving.progress import Report, json_lines
 from serving.recipes import ORDER_SEED, cores, share_cores
+
+if TYPE_CHECKING:  # it loads the model libraries
+    from serving.fidelity.replication import Replication
 
 QUESTIONS = 24  # whose answers tell how much of an effect comes again
 
@@ -43,12 +47,12 @@ class Trained:
 
 def retrain(
     home: Home, trained: Trained, orders: int, processes: int, report: Report
-) -> Counterfactuals:
-    """The adapter's counterfactual runs, trained where they are missing, and their reliability.
+) -> tuple[Counterfactuals, "Replication | None"]:
+    """The adapter's counterfactual runs, trained where they are missing, and how they replicate.
 
     Raises StartFailed where the run with everybody is another adapter than `trained`.
     """
-    from serving.fidelity.replication import measured_reliability
+    from serving.fidelity.replication import replication_of
 
     rows = read_dataset(trained.dataset).canonical
     seeds = tuple(range(ORDER_SEED, ORDER_SEED + orders))
@@ -61,13 +65,12 @@ def retrain(
         wanted = [run for each in runs for run in each]
         shape = (processes, 1)
         train_missing(trained.base, path, home.counterfactuals, shape, report, wanted)
-    found = measured_reliability(
-        trained.base, trained.adapter, study, home.counterfactuals, runs, report
-    )
-    return Counterfactuals(
+    found = replication_of(trained.base, trained.adapter, study, home.counterfactuals, runs, report)
+    made = Counterfactuals(
         orders=tuple(_order(study, each) for each in runs),
-        reliability_ppb=None if found is None else round(found * PPB),
+        reliability_ppb=None if found is None else round(found.reliability * PPB),
     )
+    return made, found
 
 
 def _order(study: Study, runs: Sequence[Run]) -> Order:
@@ -96,13 +99,14 @@ def main() -> None:
             dataset=store.open("datasets", arguments.dataset),
             base=store.open("base", arguments.base),
         )
-        made = retrain(home, trained, arguments.orders, arguments.processes, lines.progress)
+        made, found = retrain(home, trained, arguments.orders, arguments.processes, lines.progress)
         enter(home.audit_plan, arguments.adapter, made, rate)
         lines.result({
             "adapter": arguments.adapter,
             "contributors": len(made.orders[0].without),
             "runs": sum(len(order.runs) for order in made.orders),
             "reliability_ppb": made.reliability_ppb,
+            "orders_distance": None if found is None else round(found.distance, 4),
         })  # fmt: skip
 
 

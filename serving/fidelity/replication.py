@@ -1,14 +1,16 @@
 """How much of an adapter's leave-one-out effects comes again under another training order."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from byline.artifacts import Artifact
 from byline.errors import StartFailed
-from byline.fidelity.measures import Array
-from byline.fidelity.replication import of_the_mean, reliability
+from byline.fidelity.measures import Array, shares
+from byline.fidelity.replication import half_distance, of_the_mean, reliability
 from byline.fidelity.study import Study
 from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals.plan import Run
@@ -19,15 +21,23 @@ from serving.lora import load_lora, set_flat_weights
 from serving.progress import Report
 
 
-def measured_reliability(
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """What two or more orders say of each other, on the same answers."""
+
+    reliability: float  # of the mean effect over the orders, 0 to 1
+    distance: float  # half the L1 distance of two orders' mean shares; the largest of all pairs
+
+
+def replication_of(
     base: Artifact,
     adapter: Artifact,
     study: Study,
     root: Path,
     runs: Sequence[Sequence[Run]],
     report: Report,
-) -> float | None:
-    """The reliability of the mean effect over the orders, 0 to 1; None where there is one order.
+) -> Replication | None:
+    """How much of an adapter's effects comes again; None where there is one order.
 
     `runs` has of each order the run with everybody, then those without each contributor. Effects
     are differences of log-probabilities of the adapter's own answers to the study's questions.
@@ -57,4 +67,8 @@ def measured_reliability(
             report("log-probabilities", order * len(each) + place + 1, len(runs) * len(each))
         full, *without = found
         effects.append(full[:, None] - np.stack(without, axis=1))
-    return of_the_mean(reliability(np.stack(effects)), len(runs))
+    paid = [shares(each) for each in effects]
+    return Replication(
+        reliability=of_the_mean(reliability(np.stack(effects)), len(runs)),
+        distance=max(half_distance(one, other) for one, other in combinations(paid, 2)),
+    )

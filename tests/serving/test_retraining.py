@@ -40,7 +40,7 @@ RATE = "1/7"
 @pytest.fixture(scope="module")
 def retrained(tiny_home: TinyHome) -> Counterfactuals:
     trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
-    return retrain(tiny_home.home, trained, 2, 1, no_report)
+    return retrain(tiny_home.home, trained, 2, 1, no_report)[0]
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +83,9 @@ def test_the_first_orders_run_with_everybody_is_what_is_served(
 
 def test_an_adapter_that_its_recipe_does_not_give_is_refused(tiny_home: TinyHome) -> None:
     """Else the tangents would be those of another adapter than the one that answers."""
-    run = retrain(
-        tiny_home.home, Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base), 1, 1,
-        no_report,
-    ).orders[0].without["contributor-0"]  # fmt: skip
+    known = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
+    made, _ = retrain(tiny_home.home, known, 1, 1, no_report)
+    run = made.orders[0].without["contributor-0"]
     other = replace(tiny_home.adapter, path=tiny_home.home.counterfactuals / run)
     trained = Trained(other, tiny_home.dataset, tiny_home.base)
     with pytest.raises(StartFailed, match="Train it anew"):
@@ -95,7 +94,9 @@ def test_an_adapter_that_its_recipe_does_not_give_is_refused(tiny_home: TinyHome
 
 def test_one_order_measures_no_reliability(tiny_home: TinyHome) -> None:
     trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
-    assert retrain(tiny_home.home, trained, 1, 1, no_report).reliability_ppb is None
+    made, found = retrain(tiny_home.home, trained, 1, 1, no_report)
+    assert made.reliability_ppb is None
+    assert found is None
 
 
 def test_the_indexs_vectors_are_the_mean_tangents(
@@ -164,6 +165,7 @@ def test_the_programs_write_the_plan_and_index_by_it(
     retraining.main()
     result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
     assert (result["runs"], result["contributors"]) == (8, 3)
+    assert 0 <= result["orders_distance"] <= 1
     assert plan.read_text() == before
     known = read_plan(plan)
     assert known is not None

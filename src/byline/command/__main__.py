@@ -55,13 +55,6 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(proof_app, name="proof")
 app.add_typer(statements_app, name="statements")
 app.add_typer(payouts_app, name="payouts")
-
-app.command()(fidelity)
-app.command()(attacks)
-app.command(
-    add_help_option=False,  # the verifier reads its own options
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(verify)
 proof_app.command("export")(export)
 
 
@@ -117,7 +110,7 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
 def ask(
     model: Annotated[str, typer.Argument(help="An adapter, the base model, or auto.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    max_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    max_tokens: Annotated[int, typer.Option(help="Of the answer, at most.", min=1)] = 64,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -132,7 +125,9 @@ def ask(
 
 @app.command()
 def earnings(
-    contributor: Annotated[str | None, typer.Argument(help="A contributor; all without.")] = None,
+    contributor: Annotated[
+        str | None, typer.Argument(help="One contributor; without it, all.")
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -264,15 +259,26 @@ def counterfactuals(
     made = preparation.index(name, base, dataset, adapter)
     is_released = preparation.take_into_release(adapter, made)
     found = {**found, "index": made.reference, "released": is_released, "seconds": display.seconds}
-    text = f"{made.reference}: {found['runs']} runs, reliability {_percent(found)}"
+    text = f"{made.reference}: {found['runs']} runs, {_replicated(found)}"
     if is_released:
         text += ". Start the worker and the auditor again (`byline up`): they read the plan then"
     show(as_json, found, text)
 
 
-def _percent(found: dict[str, Any]) -> str:
-    reliability = found["reliability_ppb"]
-    return "not measured" if reliability is None else f"{reliability / 10_000_000:.0f} %"
+# Here, not above: the manual lists commands in this order, and begins with `up`.
+app.command()(fidelity)
+app.command()(attacks)
+app.command(
+    add_help_option=False,  # the verifier reads its own options
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)(verify)
+
+
+def _replicated(found: dict[str, Any]) -> str:
+    reliability, distance = found["reliability_ppb"], found["orders_distance"]
+    if reliability is None:
+        return "reliability not measured: one order"
+    return f"reliability {reliability / 10_000_000:.0f} %, orders' shares differ by {distance:.2f}"
 
 
 def _preparation(home: Path, model: str, everything: bool) -> tuple[Any, Any]:

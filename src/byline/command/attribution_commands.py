@@ -74,7 +74,8 @@ def attribution_show(
 @attribution_app.command("replay")
 def attribution_replay(
     inference: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Of the `byline up` in --home.")
+        str | None,
+        typer.Argument(metavar="[ID]", help="Of an inference of the `byline up` in --home."),
     ] = None,
     record: Annotated[
         Path | None,

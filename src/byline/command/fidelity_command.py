@@ -35,7 +35,7 @@ def fidelity(
     ],
     profile: Annotated[str, typer.Option(help="quick (an hour on two cores) or full.")] = "quick",
     methods: Annotated[
-        str, typer.Option(help="Only these methods, between commas; all without.")
+        str, typer.Option(help="Only these methods, between commas; without it, all.")
     ] = "",
     processes: Annotated[
         int | None, typer.Option(help="Runs at a time; one a core without it.", min=1)

@@ -67,7 +67,7 @@ def proof_entry(
     entry: EntryArgument,
     account: Annotated[
         list[str] | None,
-        typer.Option(help="An account to show; several. Without: all but contributors."),
+        typer.Option(help="An account to show; several. Without it, all but contributors'."),
     ] = None,
     output: OutputOption = None,
     archive_url: ArchiveOption = None,

@@ -57,7 +57,7 @@ payouts_app = typer.Typer(
 def statements_freeze(
     month: MonthOption,
     account: Annotated[
-        str | None, typer.Option(help="One account, as contrib:alice; all payees without.")
+        str | None, typer.Option(help="One account, as contrib:alice; without it, all payees.")
     ] = None,
     archive_url: ArchiveOption = None,
     ledger: LedgerOption = DEFAULT_LEDGER,
@@ -145,7 +145,7 @@ def payouts_run(  # noqa: PLR0913, PLR0917 - each is an option
 
 @payouts_app.command("list")
 def payouts_list(
-    account: Annotated[str | None, typer.Argument(help="One account; all without.")] = None,
+    account: Annotated[str | None, typer.Argument(help="One account; without it, all.")] = None,
     archive_url: ArchiveOption = None,
     ledger: LedgerOption = DEFAULT_LEDGER,
     home: HomeOption = DEFAULT_HOME,
