@@ -22,7 +22,7 @@ DATASET ?= healthcare
         peers bench-gateway bench-ledger bench-rebuild bench-bytes bench-proof bench-search bench-attribution faults faults-mutants dashboard pins clean
 
 help:  ## show this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 install: $(RUN_STAMP)  ## make the environment alone (.venv, with the byline command in it)
 

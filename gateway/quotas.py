@@ -20,6 +20,7 @@ from byline.errors import (
 )
 from byline.limits import QUOTA_UNLIMITED_SECONDS
 from byline.money import usd
+from byline.program import pause
 from byline.quotas.scopes import (
     Admitted,
     LimitName,
@@ -175,9 +176,7 @@ class Admissions:
                 await self._settle_all(await self._quotas.overdue())
             except LedgerError as problem:
                 log.warning("what was taken from quotas waits to be corrected: %s", problem)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_SECONDS):
-                    await self._stop.wait()
+            await pause(self._stop, SWEEP_SECONDS)
 
     async def _settle_all(self, overdue: Sequence[Overdue]) -> None:
         """At once, so that a shard that is away holds up only what is its own."""

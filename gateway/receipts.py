@@ -22,17 +22,25 @@ def receipts_routes(services: Services) -> APIRouter:
 
     @routes.get("/v1/receipts/{inference}", response_model=None)
     async def receipt(request: Request, inference: str) -> JSONResponse:
-        caller = await caller_of(request, services.keys, ASKERS)
-        if not INFERENCE_ID.match(inference):
-            raise unknown(inference)
-        found = await receipt_of(services.shards, inference, caller)
-        if found is None:
-            raise unknown(inference)
+        found = await asked_for(request, services, inference)
         if isinstance(found, Standing):
             return JSONResponse(_standing_fields(inference, found), 202 if found.is_open else 200)
         return JSONResponse(_captured_fields(found))
 
     return routes
+
+
+async def asked_for(
+    request: Request, services: Services, inference: str
+) -> InferenceRecord | Standing:
+    """The record, or what is known before there is one. Raises one NotFound for what is not there
+    and what is another's."""
+    caller = await caller_of(request, services.keys, ASKERS)
+    if INFERENCE_ID.match(inference):
+        found = await receipt_of(services.shards, inference, caller)
+        if found is not None:
+            return found
+    raise NotFound(f"No receipt '{inference[:64]}' for this key.", param="id")
 
 
 async def receipt_of(
@@ -91,8 +99,3 @@ def _captured_fields(record: InferenceRecord) -> Fields:
         "receipt": f"/v1/receipts/{capture.inference}.receipt",
         "proof": f"/v1/receipts/{capture.inference}.tlog-proof",
     }
-
-
-def unknown(inference: str) -> NotFound:
-    """One answer to what does not exist and to what is another's."""
-    return NotFound(f"No receipt '{inference[:64]}' for this key.", param="id")

@@ -1,15 +1,14 @@
 """The gateway's settings: the only place of this program that reads the environment."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from byline.ledger.ledger_names import LedgerNames, Placed
 from byline.limits import HOLD_SECONDS, INLINE_SECONDS, REQUEST_BYTES_MAX, SPOOL_BYTES_MAX
-
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+from byline.program import ProgramSettings
 
 
 def _split(given: object) -> object:
@@ -33,12 +32,10 @@ EngineUrls = Annotated[
 ]
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(ProgramSettings):
     """Each field is read from `BYLINE_GATEWAY_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="BYLINE_GATEWAY_", extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="BYLINE_GATEWAY_")
 
     home: Path = Field(
         default=Path(".byline"),
@@ -121,7 +118,4 @@ class GatewaySettings(BaseSettings):
         pattern=r"^(https?://.+)?$",
         description="Where traces are sent, by OTLP over HTTP: a collector's root address. Empty: "
         "no traces. The name is OpenTelemetry's own, without this program's prefix.",
-    )
-    log_level: LogLevel = Field(
-        default="INFO", description="The least severe operator log line to print."
     )

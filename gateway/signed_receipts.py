@@ -11,12 +11,10 @@ from byline.errors import ArchiveUnavailable, InvalidInput, NotFound, NotProven
 from byline.ledger.ledger import Standing
 from byline.notary.reader import LogReader
 from byline.records import AttributionState, InferenceRecord
-from byline.served import INFERENCE_ID
 from byline.transparency import receipts
 from byline.transparency.proofs import EXTENSION, shown_to_application
-from gateway.auth import ASKERS, caller_of
 from gateway.proofs import attached, logs_of
-from gateway.receipts import receipt_of, unknown
+from gateway.receipts import asked_for
 from gateway.services import Services
 
 BASE = "base:"  # how the account of a base model's owner begins
@@ -63,12 +61,7 @@ async def _captured(
     request: Request, services: Services, inference: str
 ) -> tuple[str, InferenceRecord]:
     """The ledger that has it, and its record. NotFound for what is another's or cost nothing."""
-    caller = await caller_of(request, services.keys, ASKERS)
-    if not INFERENCE_ID.match(inference):
-        raise unknown(inference)
-    found = await receipt_of(services.shards, inference, caller)
-    if found is None:
-        raise unknown(inference)
+    found = await asked_for(request, services, inference)
     if isinstance(found, Standing):
         if found.is_open:
             raise NotProven("The answer, or its charge, is still under way: ask again.")

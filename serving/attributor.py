@@ -16,16 +16,16 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from byline.artifacts import Artifact, ArtifactStore
-from byline.attribution import NO_TOKENS, Measurement, attribute, skipped
+from byline.attribution import NO_TOKENS, Measurement, attribute, divided, skipped
 from byline.errors import AttributionFailed, StartFailed
 from byline.home import Home
-from byline.limits import ADAPTERS_UNRELEASED_MAX
+from byline.limits import ADAPTERS_UNRELEASED_MAX, EXAMPLES_SHOWN
 from byline.records import Attribution, AttributionJob, Release, ServedTokens
 from byline.registry import read_release
 from byline.served import read_served
 from serving.checkpoints import load_base_model, load_tokenizer
 from serving.gradients import completion_log_probabilities, row_gradients
-from serving.influence import AdapterIndex
+from serving.influence import TANGENT, AdapterIndex
 from serving.lora import load_lora, use_adapter
 from serving.recipes import library_versions
 from serving.rows import Row
@@ -184,11 +184,14 @@ class Attributor:
             base = completion_log_probabilities(model, rows)
         lifts = (adapted.log_probabilities - base).tolist()
         for row, lift, gradient in zip(rows, lifts, adapted.gradients.numpy(), strict=True):
-            scores, examples = loaded.index.score(gradient)
+            scores, influences = loaded.index.score(gradient)
+            by_row = [(each.contributor, each.score) for each in influences]
+            whole = loaded.index.manifest.method == TANGENT
             yield Measurement(
                 lift_nats=lift,
                 scores=scores,
-                examples=examples,
+                examples=influences[:EXAMPLES_SHOWN],
+                row_scores=divided(scores, by_row) if whole else by_row,
                 method=loaded.index.manifest.method,
                 reliability_ppb=loaded.index.manifest.reliability_ppb,
                 libraries=self._libraries,

@@ -8,22 +8,18 @@ enough; a second one would do the same work and post nothing twice.
 
 import asyncio
 import logging
-import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
-from pydantic import ValidationError
 
 from byline.archive.database import Archive
 from byline.auditing.plan import AuditPlan, read_plan
 from byline.errors import (
     ArchiveUnavailable,
     ArtifactError,
-    BylineError,
     EngineError,
     EngineRefused,
     KeyConflict,
@@ -35,12 +31,12 @@ from byline.ledger.ledger import Ledger
 from byline.ledger.shards import Shards
 from byline.metrics_server import metrics_server
 from byline.notary.reader import LogReader
+from byline.program import pause, run, settings_of, until_signalled
 from byline.registry import read_release
 from byline.served import INFERENCE_ID
 from serving.auditing.auditing import Auditing, Places
 from serving.auditing.engine_scoring import PREFIX, READ_SECONDS, EngineScoring
 from serving.settings import AuditorSettings
-from serving.sweeping import paused
 from serving.telemetry import AuditorMetrics
 
 logger = logging.getLogger("byline.auditor")
@@ -48,10 +44,7 @@ logger = logging.getLogger("byline.auditor")
 
 async def audit(settings: AuditorSettings, metrics: AuditorMetrics) -> None:
     """Audit until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = until_signalled()
     home = Home(settings.home)
     plan = read_plan(home.audit_plan)
     with metrics_server(metrics.registry, settings.metrics_host, settings.metrics_port):
@@ -92,7 +85,7 @@ async def _audit_by(
                 await look_through(ledger, auditing, places.served, stop)
         except (LedgerError, EngineError, ArchiveUnavailable) as problem:  # all of it is done again
             logger.warning("%s; waiting", problem)
-        await paused(stop, settings.look_seconds)
+        await pause(stop, settings.look_seconds)
 
 
 async def look_through(
@@ -127,24 +120,16 @@ def log_of(home: Home, archive: Archive, name: str) -> Callable[[str], str]:
 
 async def forget_unplanned(scoring: EngineScoring, plan: AuditPlan) -> None:
     """Unload counterfactual adapters that the plan does not name any more."""
-    runs = {run for each in plan.adapters.values() for order in each.orders for run in order.runs}
     for name in await scoring.loaded():
-        if name.removeprefix(PREFIX) not in runs:
+        if name.removeprefix(PREFIX) not in plan.runs:
             await scoring.unload(name)
 
 
 def main() -> None:
     """The program."""
-    try:
-        settings = AuditorSettings()
-    except ValidationError as problem:
-        sys.exit(f"the auditor's settings (BYLINE_AUDITOR_...): {problem}")
-    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    settings = settings_of("auditor", AuditorSettings)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        asyncio.run(audit(settings, AuditorMetrics()))
-    except BylineError as problem:
-        sys.exit(f"the auditor: {problem}")
+    run("auditor", audit(settings, AuditorMetrics()))
 
 
 if __name__ == "__main__":

@@ -111,16 +111,14 @@ def artifact_name(text: str) -> str:
 def materialise(store: ArtifactStore, model: str, report: Report) -> Artifact:
     """The base model's artifact, built unless its recipe was followed before."""
     source = find_source(model)
-    found = store.find("base", source.recipe)
-    if found is None:
+
+    def write(folder: Path) -> None:
         report("base model", 0, 1)
-        with store.build("base", source.name, source.recipe) as folder:
-            source.write(folder)
-        found = store.find("base", source.recipe)
-        if found is None:
-            raise StartFailed(f"the base model {source.name} was built and can't be found again")
+        source.write(folder)
+
+    made = store.made("base", source.name, source.recipe, write)
     report("base model", 1, 1)
-    return found
+    return made
 
 
 def main() -> None:

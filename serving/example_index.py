@@ -75,13 +75,18 @@ def nearest(
     query: NDArray[np.float32],
     count: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The `count` rows of the largest inner products with a query [k]: those, and their places."""
+    """The `count` rows of the largest inner products with a query [k]: those, and their places.
+
+    Fewer where there are fewer rows, or where no more are shortlisted.
+    """
     count = min(count, index.ntotal)
     if isinstance(index, faiss.IndexRefine):
         shortlist = min(SHORTLIST, index.ntotal)
+        count = min(count, shortlist)
         wanted = faiss.IndexRefineSearchParameters()
         wanted.k_factor = shortlist / count
         products, places = index.search(query[None], count, params=wanted)
     else:
         products, places = index.search(query[None], count)
-    return products[0], places[0]
+    found = places[0] >= 0  # the lists that were looked through may hold fewer
+    return products[0][found], places[0][found]

@@ -62,16 +62,12 @@ def build_index(
     store: ArtifactStore, ingredients: Ingredients, threads: int, report: Report
 ) -> Artifact:
     """The index's artifact, built unless its recipe was followed before."""
-    recipe = recipe_of(ingredients, threads)
-    found = store.find("indexes", recipe)
-    if found is not None:
-        return found
-    with store.build("indexes", ingredients.adapter.name, recipe) as folder:
-        _build_into(folder, ingredients, threads, report)
-    found = store.find("indexes", recipe)
-    if found is None:
-        raise StartFailed(f"the index of {ingredients.adapter.name} can't be found again")
-    return found
+    return store.made(
+        "indexes",
+        ingredients.adapter.name,
+        recipe_of(ingredients, threads),
+        lambda folder: _build_into(folder, ingredients, threads, report),
+    )
 
 
 def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Report) -> None:

@@ -7,8 +7,10 @@
 What contributors' vectors are says the manifest's `method`: `damped_fisher` (`serving.fisher`), or
 `tangent`, the mean over training orders of the weights with everybody minus those without the
 contributor (`serving.counterfactuals`). A contributor's score is an inner product of its own; it is
-never added up from the examples, whose projected scores are estimates that serve to choose what to
-show.
+never added up from the examples, whose projected scores are estimates, always by `damped_fisher`.
+Those choose what to show, and contributors claim pay by them (`byline.attribution`): each row by
+itself, whoever owns it; with `tangent` they say how a contributor's rows differ. Where rows are too
+many to look at all, those beyond the shortlist claim nothing.
 """
 
 import json
@@ -23,7 +25,6 @@ from numpy.typing import NDArray
 
 from byline.artifacts import Artifact
 from byline.errors import ArtifactError
-from byline.limits import EXAMPLES_SHOWN
 from byline.records import ExampleInfluence
 from serving.example_index import nearest, new_example_index
 from serving.projection import Projection, ProjectionShape
@@ -123,7 +124,7 @@ class AdapterIndex:
     def score(
         self, gradient: NDArray[np.float32]
     ) -> tuple[Mapping[str, float], list[ExampleInfluence]]:
-        """Every contributor's score, and EXAMPLES_SHOWN rows of most influence, strongest first.
+        """Every contributor's score, and every row's that is looked at, strongest first.
 
         `gradient` is that of the answer's summed log-probability, in the adapter's fixed order.
         """
@@ -136,12 +137,12 @@ class AdapterIndex:
             self.manifest.contributors[place]: float(score)
             for score, place in zip(scores[0], places[0], strict=True)
         }
-        products, rows = nearest(self._examples, self._projection.apply(gradient), EXAMPLES_SHOWN)
-        examples = [
-            self._example(int(place), float(product))
-            for product, place in zip(products, rows, strict=True)
+        query = self._projection.apply(gradient)
+        products, rows = nearest(self._examples, query, len(self.manifest.examples))
+        return totals, [
+            self._example(place, product)
+            for product, place in zip(products.tolist(), rows.tolist(), strict=True)
         ]
-        return totals, examples
 
     def _example(self, place: int, score: float) -> ExampleInfluence:
         contributor = self.manifest.contributors[self.manifest.contributor_of[place]]

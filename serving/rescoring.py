@@ -7,6 +7,8 @@ import argparse
 from pathlib import Path
 
 from byline.artifacts import ArtifactStore
+from byline.attribution import row_claims
+from byline.canonical import Json
 from byline.errors import ArtifactError
 from byline.home import Home
 from byline.served import served_from
@@ -40,7 +42,11 @@ def main() -> None:
         attributor = Attributor(home, store.open("base", manifest.base))
         taught = Taught(arguments.adapter, arguments.index)
         measured = attributor.measure(served, arguments.choice, taught)
-        lines.result({"scores": dict(measured.scores), "lift_nats": measured.lift_nats})
+        rows = measured.row_scores
+        claims: Json = None if rows is None else dict(row_claims(rows))
+        lines.result({
+            "scores": dict(measured.scores), "claims": claims, "lift_nats": measured.lift_nats
+        })  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The settings of the engine's launcher and of the attribution worker: the only readers here."""
+"""The settings of the engine's launcher, the auditor and the worker: the only readers here."""
 
 import socket
 from pathlib import Path
@@ -7,9 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from byline.ledger.ledger_names import LedgerNames
-
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+from byline.program import LedgersSettings
 
 
 class EngineSettings(BaseSettings):
@@ -48,25 +46,14 @@ class EngineSettings(BaseSettings):
     )
 
 
-class AuditorSettings(BaseSettings):
+class AuditorSettings(LedgersSettings):
     """Each field is read from `BYLINE_AUDITOR_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="BYLINE_AUDITOR_", extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="BYLINE_AUDITOR_")
 
     home: Path = Field(
         default=Path(".byline"),
         description="The home folder: audit_plan.json, counterfactual adapters, tokens, log.",
-    )
-    redis_url: str = Field(
-        default="redis://127.0.0.1:8082/0",
-        pattern=r"^(redis|rediss|unix|cluster)://",
-        description="The Redis-protocol server, or cluster, that keeps the ledgers.",
-    )
-    ledgers: LedgerNames = Field(
-        default=("usd",),
-        description="The ledgers whose inferences are audited: their names, with commas between.",
     )
     ledger_replicas: int = Field(
         default=0,
@@ -91,48 +78,28 @@ class AuditorSettings(BaseSettings):
         le=3_600,
         description="How long a batch waits for the engine to have no other work.",
     )
-    metrics_host: str = Field(
-        default="127.0.0.1", min_length=1, description="Where /metrics and /healthz listen."
-    )
     metrics_port: int = Field(
         default=8087, ge=1, le=65_535, description="The TCP port of /metrics and /healthz."
     )
     look_seconds: float = Field(
         default=1.0, ge=0.05, le=600, description="How often served tokens are looked through."
     )
-    log_level: LogLevel = Field(
-        default="INFO", description="The least severe operator log line to print."
-    )
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(LedgersSettings):
     """Each field is read from `BYLINE_WORKER_<NAME>`; a bad value stops the start by name."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="BYLINE_WORKER_", extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="BYLINE_WORKER_")
 
     home: Path = Field(
         default=Path(".byline"),
         description="The home folder: release.json and the artifact store.",
-    )
-    redis_url: str = Field(
-        default="redis://127.0.0.1:8082/0",
-        pattern=r"^(redis|rediss|unix|cluster)://",
-        description="The Redis-protocol server, or cluster, that keeps the ledgers and the jobs.",
-    )
-    ledgers: LedgerNames = Field(
-        default=("usd",),
-        description="The ledgers whose jobs are done: their names, with commas between them.",
     )
     ledger_replicas: int = Field(
         default=0,
         ge=0,
         le=16,
         description="How many replicas of that server must have a settlement before it counts.",
-    )
-    metrics_host: str = Field(
-        default="127.0.0.1", min_length=1, description="Where /metrics and /healthz listen."
     )
     metrics_port: int = Field(
         default=8083, ge=1, le=65_535, description="The TCP port of /metrics and /healthz."
@@ -151,9 +118,6 @@ class WorkerSettings(BaseSettings):
     )
     retry_seconds: float = Field(
         default=1.0, ge=0.05, le=60, description="How long to wait when the ledger is away."
-    )
-    log_level: LogLevel = Field(
-        default="INFO", description="The least severe operator log line to print."
     )
 
     @property

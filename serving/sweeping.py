@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from byline.errors import LedgerError, LedgerFenced, LedgerRefused
+from byline.program import pause
 from byline.records import Posted
 from byline.served import delete_old_served
 from serving.telemetry import WorkerMetrics
@@ -34,21 +35,11 @@ class SweptJobs(Protocol):
         """How many wait, and how old the oldest is."""
 
 
-async def paused(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait so long, or until `stop`; answers whether it is time to stop."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
 async def forget_old_tokens(served: Path, stop: asyncio.Event, seconds: float) -> None:
     """Delete what has waited too long for its attribution, every so many seconds."""
     while not stop.is_set():
         delete_old_served(served, now=time.time())
-        await paused(stop, seconds)
+        await pause(stop, seconds)
 
 
 class Sweep:
@@ -74,7 +65,7 @@ class Sweep:
             except LedgerError as problem:
                 fenced = isinstance(problem, LedgerFenced)
                 logger.warning("the sweep of %s: %s", self._name, problem)
-            await paused(stop, seconds)
+            await pause(stop, seconds)
 
     async def once(self, *, now_ms: int) -> None:
         """One sweep."""

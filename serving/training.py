@@ -15,7 +15,6 @@ from pathlib import Path
 from byline.artifacts import Artifact, ArtifactStore
 from byline.canonical import Json
 from byline.datasets import read_dataset
-from byline.errors import StartFailed
 from byline.home import Home
 from serving.progress import Report, json_lines
 from serving.recipes import (
@@ -49,16 +48,12 @@ def recipe_of(dataset: Artifact, base: Artifact) -> Mapping[str, Json]:
 
 def train(store: ArtifactStore, dataset: Artifact, base: Artifact, report: Report) -> Artifact:
     """The adapter's artifact, trained unless its recipe was followed before."""
-    recipe = recipe_of(dataset, base)
-    found = store.find("adapters", recipe)
-    if found is not None:
-        return found
-    with store.build("adapters", dataset.name, recipe) as folder:
-        _train_into(folder, dataset, base, report)
-    found = store.find("adapters", recipe)
-    if found is None:
-        raise StartFailed(f"the adapter {dataset.name} was trained and can't be found again")
-    return found
+    return store.made(
+        "adapters",
+        dataset.name,
+        recipe_of(dataset, base),
+        lambda folder: _train_into(folder, dataset, base, report),
+    )
 
 
 def _train_into(folder: Path, dataset: Artifact, base: Artifact, report: Report) -> None:

@@ -7,15 +7,11 @@ each ledger has a worker of its own; they take turns at the model.
 
 import asyncio
 import logging
-import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Protocol
-
-from pydantic import ValidationError
 
 from byline.attribution import failed
 from byline.auditing.plan import read_plan
@@ -32,6 +28,7 @@ from byline.jobs import Jobs
 from byline.ledger.shards import Shards
 from byline.limits import JOB_ATTEMPTS_MAX
 from byline.metrics_server import metrics_server
+from byline.program import ending_clearly, pause, settings_of, until_signalled
 from byline.records import (
     Attribution,
     AttributionJob,
@@ -43,7 +40,7 @@ from byline.registry import read_release
 from byline.served import delete_served
 from serving.recipes import share_cores
 from serving.settings import WorkerSettings
-from serving.sweeping import Sweep, forget_old_tokens, paused
+from serving.sweeping import Sweep, forget_old_tokens
 from serving.telemetry import WorkerMetrics
 
 ARRIVAL_BLOCK_MS = 1_000  # a stop is noticed after this at the latest
@@ -113,7 +110,7 @@ class Worker:
             except LedgerError as problem:  # the job stays in the stream and comes again
                 waits = True
                 logger.warning("the ledger: %s; waiting", problem)
-                await paused(stop, self._retry_seconds)
+                await pause(stop, self._retry_seconds)
 
     async def _work(self, stop: asyncio.Event) -> bool:
         """Some jobs to their end, or to their next attempt; False where there was none."""
@@ -161,7 +158,7 @@ class Worker:
         began = time.perf_counter()
         try:
             return await self._attribute(jobs)
-        except Exception as problem:
+        except Exception as problem:  # the last resort: a bug must not end the worker
             names = ", ".join(f"{job.inference}/{job.ordinal}" for job in jobs)
             logger.exception("attribution failed, attempt %d: %s", jobs[0].attempts, names)
             return problem
@@ -182,7 +179,7 @@ class Worker:
             except (LedgerUnavailable, LedgerFrozen, LedgerFenced) as problem:
                 fenced = isinstance(problem, LedgerFenced)
                 logger.warning("settling %s: %s; waiting", attribution.inference, problem)
-                if await paused(stop, self._retry_seconds):
+                if await pause(stop, self._retry_seconds):
                     return False
             else:
                 self._metrics.observe_settled(attribution)
@@ -213,10 +210,7 @@ async def work(
     metrics: WorkerMetrics,
 ) -> None:
     """Work until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop, loop = until_signalled(), asyncio.get_running_loop()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="attribution") as thread:
 
         async def in_thread(jobs: Sequence[AttributionJob]) -> list[Attribution]:
@@ -269,23 +263,17 @@ async def _work_connected(
 
 def main() -> None:
     """The program."""
-    try:
-        settings = WorkerSettings()
-    except ValidationError as problem:
-        sys.exit(f"the worker's settings (BYLINE_WORKER_...): {problem}")
-    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    settings = settings_of("worker", WorkerSettings)
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which builds it looks for
     share_cores()
     from serving.attributor import Attributor
     from serving.fine_tuning import be_deterministic
 
     be_deterministic(settings.threads)
-    try:
+    with ending_clearly("worker"):
         home = Home(settings.home)
         attributor = Attributor.load(home, read_release(home.release))
         asyncio.run(work(settings, attributor.attribute_all, WorkerMetrics()))
-    except BylineError as problem:
-        sys.exit(f"the worker: {problem}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What the documents must not forget: every setting, route, metric, error code and subcommand."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic_settings import BaseSettings
@@ -75,7 +77,63 @@ def test_every_subcommand_says_what_it_does() -> None:
     assert not [name for name, command in commands.items() if not command.help]
 
 
+def documents() -> list[Path]:
+    return [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("[hl]*/README.md")]
+
+
+def headings(document: Path) -> set[str]:
+    """What a link's anchor may be."""
+    found = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
 def test_links_between_the_documents_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *DOCS.glob("*.md")]:
-        for target in re.findall(r"\]\(((?!http|#)[^)#\s]+)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+    for document in documents():
+        for path, anchor in re.findall(
+            r"\]\((?!http)([^)#\s]*)#?([^)\s]*)\)", document.read_text()
+        ):
+            target = document.parent / path if path else document
+            assert target.exists(), f"{document.name}: {path}"
+            assert not anchor or anchor in headings(target), f"{document.name}: {path}#{anchor}"
+
+
+def commands_in(document: Path) -> Iterator[list[str]]:
+    """The words after `byline` of each command that is quoted, or stands in a line of code."""
+    for text in re.findall(r"(?:^|`|\$ |bin/)byline ([a-z][^`\n|]*)", document.read_text(), re.M):
+        yield text.split()
+
+
+def reached(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that these words name, and the words behind its name."""
+    command: Any = get_command(app)
+    while words and words[0] in getattr(command, "commands", ()):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_in_a_document_is_one_and_has_the_options_that_it_shows(
+    document: Path,
+) -> None:
+    for words in commands_in(document):
+        command, rest = reached(words)
+        shown = f"{document.name}: byline {' '.join(words)}"
+        assert rest != words, shown
+        if hasattr(command, "commands") and command.name != "attribution":  # it takes an id, too
+            assert not re.match("[a-z]", " ".join(rest)), shown
+        if command.name != "verify":  # it reads its own options
+            known = {option for each in command.params for option in each.opts} | {"--help"}
+            assert set(re.findall(r"--[a-z-]+", " ".join(rest))) <= known, shown
+
+
+def test_decisions_stand_newest_first_and_each_names_its_room() -> None:
+    text = (DOCS / "decisions.md").read_text()
+    rooms = re.search(r"names its room \(([^)]+)\)", text)
+    assert rooms
+    dates = []
+    for heading in re.findall("^## (.*)$", text, re.MULTILINE):
+        found = re.fullmatch(r"(\d{4}-\d\d-\d\d) · (\w+) · .+", heading)
+        assert found, f"not 'date · room · question': {heading}"
+        assert found[2] in re.split(r",\s+", rooms[1]), heading
+        dates.append(found[1])
+    assert dates == sorted(dates, reverse=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from byline.attribution import NO_TOKENS, REPLAYED_VERSION
+from byline.attribution import NO_TOKENS, REPLAYED_VERSIONS
 from byline.auditing.audit import Audit, Draw, audit_of
 from byline.auditing.lottery import is_drawn
 from byline.auditing.plan import AuditPlan, Counterfactuals, Order
@@ -131,7 +131,7 @@ class Auditing:
         counterfactuals: Counterfactuals, now_ms: int,
     ) -> None:  # fmt: skip
         """Audit one choice, unless nothing was to be shared out."""
-        if not paid.pool_nano or paid.reason == NO_TOKENS or paid.version != REPLAYED_VERSION:
+        if not paid.pool_nano or paid.reason == NO_TOKENS or paid.version not in REPLAYED_VERSIONS:
             return
         audit = self._store.read(paid.inference, paid.ordinal)
         if audit is None:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,22 @@ class ArtifactStore:
             return self.open(kind, reference)
         except ArtifactError:
             return None  # gone or changed since: build it again
+
+    def made(
+        self, kind: str, name: str, recipe: Mapping[str, Json], write: Callable[[Path], None]
+    ) -> Artifact:
+        """The artifact that this recipe makes: found, or else written by `write` as in `build`.
+
+        Raises ArtifactError where its bytes change on disk meanwhile.
+        """
+        found = self.find(kind, recipe)
+        if found is None:
+            with self.build(kind, name, recipe) as folder:
+                write(folder)
+            found = self.find(kind, recipe)
+        if found is None:
+            raise ArtifactError(f"{kind}/{name} changed on disk while it was being made")
+        return found
 
     def open(self, kind: str, reference: str) -> Artifact:
         """The artifact named `reference`. Raises ArtifactError if it is missing or has changed."""

@@ -3,24 +3,30 @@
 The rules, in order:
 1. Scores become integers once, in 1e-9 nats. All that follows is exact and can be replayed by
    anyone from the record alone, to the last digit.
-2. The unit of pay is the contributor with the rows it owns: row scores are summed by owner, and
-   rows that are copies of another's are nobody's (`byline.datasets.copies`).
-3. Only then are negative sums cut to zero; the record carries them. Cutting row by row would pay
-   for noise, about n s / sqrt(2 pi) of it for n rows of spread s.
+2. Pay is in proportion to *claims*. Where every row is scored by itself, each score below zero is
+   cut to zero, and an owner's claim is the sum over its rows; rows that are copies of another's are
+   nobody's (`byline.datasets.copies`). The cut is made by row and never by account, so that who
+   owns which rows changes no claim but its own: an account that is split, or several that are
+   merged, claim together what they claimed before, to the last unit.
+3. Where a method scores contributors whole (retrained without each), its score is first divided
+   among its rows: evenly, and apart from that as another method tells the rows apart (`divided`).
+   Without that other method, as in an audit, a claim is the score, zero if it is negative. The
+   record carries the scores either way, negative ones too.
 4. The base model is the zero point: an answer that the adapter made no likelier owes nothing.
 5. Scores are shrunken by their measured reliability (of effects that replicate under another
    training order); the rest of the pool is `unattributed`.
 6. Shares are quantised once, to whole parts per billion; money follows the shares in whole
    nano-USD. Both by largest remainder, so nothing is lost or made up.
 
-Splitting a contributor's rows into several accounts leaves the sum of their scores as it was. So
-the sum of their pay changes by rounding alone (a few ppb), except that a part whose own sum is
-negative no longer weighs against the others: the gain is that negative sum, never more. It can be
-much: `byline attacks` measures it.
+A row's negative score can be shed by whoever pays the row to an account of its own. So the only
+rules by which no split earns and no merger loses are sums over rows, of some part of each row's
+score that is never negative; among those the positive part is what today's cut by account would pay
+if everybody split. It pays for noise, about n s / sqrt(2 pi) of it for n rows of spread s. By rule
+3 a split still sheds its negative parts, whatever they are. docs/fidelity.md has what was measured.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from byline.errors import AttributionFailed
@@ -39,7 +45,10 @@ NO_LIFT = "no_lift"
 NO_POSITIVE_INFLUENCE = "no_positive_influence"
 NO_TOKENS = "no_tokens"
 NOT_RELIABLE = "not_reliable"
-REPLAYED_VERSION = 2
+REPLAYED_VERSIONS = (2, 3)
+# How far apart `divided` puts a contributor's rows: of that of the other method's, scaled. Chosen
+# on one data set's tuning answers, where 0.2 to 0.4 serve about as well (docs/decisions.md).
+ROW_SPREAD = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ class Measurement:
     libraries: Mapping[str, str] = field(default_factory=dict)  # what made them -> version
     tokens_salt: str | None = None
     verbatim: Sequence[VerbatimSpan] = ()
+    row_scores: Sequence[tuple[str, float]] | None = None  # owner and nats; None: none by itself
 
 
 def attribute(job: AttributionJob, measurement: Measurement) -> Attribution:
@@ -61,6 +71,7 @@ def attribute(job: AttributionJob, measurement: Measurement) -> Attribution:
     shown = [example.score for example in measurement.examples]
     if not all(math.isfinite(number) for number in (measurement.lift_nats, *shown)):
         raise AttributionFailed(f"the lift or the examples of {job.inference} are not finite")
+    rows = measurement.row_scores
     return shared_out(
         Attribution(
             inference=job.inference,
@@ -72,6 +83,7 @@ def attribute(job: AttributionJob, measurement: Measurement) -> Attribution:
             pool_nano=job.pool_nano,
             examples=tuple(measurement.examples),
             scores=integer_scores(measurement.scores),
+            claims=None if rows is None else row_claims(rows),
             method=measurement.method,
             reliability_ppb=measurement.reliability_ppb,
             libraries=dict(measurement.libraries),
@@ -100,25 +112,52 @@ def integer_scores(scores: Mapping[str, float]) -> dict[str, int]:
     return {who: round(score * SCORE_UNITS_PER_NAT) for who, score in scores.items()}
 
 
-def unit_scores(row_scores: Mapping[str, int], owners: Mapping[str, str | None]) -> dict[str, int]:
-    """Each contributor's score: the sum over the rows it owns, zero for whom none is left.
+def row_claims(row_scores: Iterable[tuple[str | None, float]]) -> dict[str, int]:
+    """What each owner's rows add up to, in 1e-9 nats, each row at zero if it is below.
 
-    `owners` names every row's contributor; None for a row of weight 0, which counts for nobody.
+    A row with no owner, one of weight 0, counts for nobody; who claims nothing is left out.
+    AttributionFailed if a row's score, or all claims together, are beyond SCORE_NATS_MAX.
     """
-    sums = {owner: 0 for owner in owners.values() if owner is not None}
-    for row, score in row_scores.items():
-        owner = owners[row]
-        if owner is not None:
-            sums[owner] += score
-    return sums
+    claims: dict[str, int] = {}
+    for owner, score in row_scores:
+        if not abs(score) <= SCORE_NATS_MAX:  # nor NaN
+            raise AttributionFailed(f"a row of {owner} scores {score} nats: not to be believed")
+        units = round(score * SCORE_UNITS_PER_NAT)
+        if owner is not None and units > 0:
+            claims[owner] = claims.get(owner, 0) + units
+    if sum(claims.values()) > SCORE_NATS_MAX * SCORE_UNITS_PER_NAT:  # whoever shares them
+        raise AttributionFailed("the rows' scores add up to more than is to be believed")
+    return claims
+
+
+def divided(
+    scores: Mapping[str, float], row_scores: Sequence[tuple[str, float]]
+) -> list[tuple[str, float]]:
+    """Contributors' scores divided among their rows, in the order of `row_scores`; nats.
+
+    A row of contributor c gets k f + (T_c - k F_c) / n_c: f the row's score by another method, F_c
+    its sum over c's n_c rows, T_c c's own score, k = ROW_SPREAD |T| / |f|, lengths over all
+    contributors and over all rows. So a contributor's rows sum to T_c. Who has no row is one row.
+    """
+    length = math.hypot(*(score for _, score in row_scores))
+    spread = ROW_SPREAD * math.hypot(*scores.values())
+    apart = [(who, spread * (score / length) if length else 0.0) for who, score in row_scores]
+    left = dict(scores)
+    count = dict.fromkeys(scores, 0)
+    for who, part in apart:
+        left[who] -= part
+        count[who] += 1
+    rows = [(who, part + left[who] / count[who]) for who, part in apart]
+    return rows + [(who, score) for who, score in scores.items() if not count[who]]
 
 
 def shared_out(attribution: Attribution) -> Attribution:
-    """The attribution with reason, shares and money as its scores, lift and reliability say.
+    """The attribution with reason, shares and money as its claims, lift and reliability say.
 
     Needs nothing beside the record: inference and ordinal salt the largest remainder.
     """
-    positive = {who: score for who, score in attribution.scores.items() if score > 0}
+    claimed = attribution.scores if attribution.claims is None else attribution.claims
+    positive = {who: claim for who, claim in claimed.items() if claim > 0}
     reliability = PPB if attribution.reliability_ppb is None else attribution.reliability_ppb
     reason = None
     if attribution.lift_nats is None or attribution.lift_nats <= 0:
@@ -138,7 +177,7 @@ def shared_out(attribution: Attribution) -> Attribution:
 def _paid(
     attribution: Attribution, positive: Mapping[str, int], reliability_ppb: int
 ) -> Attribution:
-    """Shares of what is reliable, in proportion to the scores; the rest is unattributed."""
+    """Shares of what is reliable, in proportion to the claims; the rest is unattributed."""
     salt = f"{attribution.inference}/{attribution.ordinal}"
     parts = largest_remainder(reliability_ppb, positive, salt)
     unattributed = PPB - reliability_ppb
@@ -158,14 +197,14 @@ def _paid(
 
 
 def replayed(attribution: Attribution) -> Attribution:
-    """The record again, its shares computed from its integer scores.
+    """The record again, its shares computed from its integer claims or scores.
 
     Equal to what was given, or the record is wrong. Raises AttributionFailed for one that can't be
     replayed: of version 1, or still pending.
     """
-    if attribution.version != REPLAYED_VERSION:
+    if attribution.version not in REPLAYED_VERSIONS:
         raise AttributionFailed(
-            f"the record is of version {attribution.version}, and {REPLAYED_VERSION} alone can be "
+            f"the record is of version {attribution.version}, and {REPLAYED_VERSIONS} alone can be "
             "replayed: version 1 had no integer scores"
         )
     if attribution.state is AttributionState.PENDING:

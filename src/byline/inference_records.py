@@ -7,25 +7,15 @@ attribution, and the decision of each refund.
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from byline.canonical import sha256_hex
 from byline.posting.postings import open_account
-from byline.records import Attribution, AttributionState, Capture, InferenceRecord
+from byline.records import Attribution, AttributionState, Capture, InferenceRecord, Refundable
 from byline.records_json import attribution_from, capture_from
 
 NO_TOKENS = "no tokens were generated"
 ATTRIBUTION = "attribution:"  # and the ordinal: a settled attribution's record
 REFUND = "refund:"  # and the operation: a field of the facts, the refund's decision in it
-
-
-@dataclass(frozen=True, slots=True)
-class Refundable:
-    """What a refund of an inference is drawn up from."""
-
-    credits: Mapping[str, int]  # what is left of each credit; empty while nothing can be refunded
-    refunded_nano: int
-    adapter_version: str | None
 
 
 def inference_record(facts: Mapping[str, str]) -> InferenceRecord:

@@ -1,20 +1,19 @@
-"""A program that keeps something of each ledger: the settings that all of them have, start and end.
-
-Archive, bookkeeper and notary are such programs; what they keep is theirs.
-"""
+"""What programs have alike: settings, start and end. Most work on ledgers: archive, bookkeeper and
+notary, and beside the model the worker and the auditor; what they do there is theirs."""
 
 import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from byline.errors import BylineError
+from byline.ledger.ledger_names import LedgerNames
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -30,28 +29,20 @@ class ProgramSettings(BaseSettings):
 
 
 class LedgersSettings(ProgramSettings):
-    """What a program has that keeps something of each ledger."""
+    """What a program has that works on each ledger."""
 
     redis_url: str = Field(
         default="redis://127.0.0.1:8082/0",
         pattern=r"^(redis|rediss|unix|cluster)://",
         description="The Redis-protocol server, or cluster, that keeps the ledgers.",
     )
-    ledgers: Annotated[tuple[str, ...], NoDecode] = Field(
+    ledgers: LedgerNames = Field(
         default=("usd",),
-        min_length=1,
-        description="The ledgers that it keeps: their names, with commas between them.",
+        description="The ledgers that it works on: their names, with commas between them.",
     )
     metrics_host: str = Field(
         default="127.0.0.1", min_length=1, description="Where /metrics and /healthz listen."
     )
-
-    @field_validator("ledgers", mode="before")
-    @classmethod
-    def _names(cls, given: object) -> object:
-        if not isinstance(given, str):
-            return given
-        return tuple(name.strip() for name in given.split(",") if name.strip())
 
 
 Settings = TypeVar("Settings", bound=ProgramSettings)
@@ -68,10 +59,17 @@ def settings_of(program: str, kind: type[Settings]) -> Settings:
     return settings
 
 
-def run(program: str, keeping: Coroutine[None, None, None]) -> None:
-    """Run the program to its end; exits with one clear line on a known error."""
+def run(program: str, work: Coroutine[None, None, None]) -> None:
+    """Run the program to its end."""
+    with ending_clearly(program):
+        asyncio.run(work)
+
+
+@contextmanager
+def ending_clearly(program: str) -> Iterator[None]:
+    """Exits with one clear line on a known error."""
     try:
-        asyncio.run(keeping)
+        yield
     except* BylineError as problems:
         sys.exit(f"the {program}: {problems.exceptions[0]}")
 
@@ -85,7 +83,9 @@ def until_signalled() -> asyncio.Event:
     return stop
 
 
-async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but no longer than until `stop`."""
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait, but no longer than until `stop`; answers whether that has come."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    return stop.is_set()

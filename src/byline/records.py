@@ -185,8 +185,9 @@ class VerbatimSpan:
 class Attribution:
     """The whole attribution of one choice. `shares` and `unattributed_ppb` sum to one whole.
 
-    Version 2 holds all that its shares are computed from, in integers, so that anyone can replay
-    it (`byline.attribution.replay`). Records of version 1 had floats for scores and are only read.
+    It holds all that its shares are computed from, in integers, so that anyone can replay it
+    (`byline.attribution.replayed`). Version 2 had no claims: its shares follow from the scores.
+    Records of version 1 had floats for scores and are only read.
     """
 
     inference: str
@@ -202,7 +203,8 @@ class Attribution:
     shares: tuple[Share, ...] = ()
     examples: tuple[ExampleInfluence, ...] = ()
     scores: Mapping[str, int] = field(default_factory=dict)  # every contributor's, in 1e-9 nats
-    version: int = 2
+    claims: Mapping[str, int] | None = None  # in 1e-9 nats, rows below zero cut; None: the scores
+    version: int = 3
     method: str | None = None  # how the scores were made
     reliability_ppb: int | None = None  # of the scores, as measured by replication; None: never
     libraries: Mapping[str, str] = field(default_factory=dict)  # what made the scores -> version
@@ -261,6 +263,15 @@ class Refund:
     inference: str
     nano: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refundable:
+    """What a refund of an inference is drawn up from."""
+
+    credits: Mapping[str, int]  # what is left of each credit; empty while nothing can be refunded
+    refunded_nano: int
+    adapter_version: str | None
 
 
 @dataclass(frozen=True, slots=True)

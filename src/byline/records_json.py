@@ -24,6 +24,8 @@ from byline.records import (
     VerbatimSpan,
 )
 
+CLAIMS_SINCE = 3  # version
+
 
 def attribution_fields(attribution: Attribution) -> dict[str, Json]:
     """An attribution as JSON fields."""
@@ -52,6 +54,7 @@ def attribution_fields(attribution: Attribution) -> dict[str, Json]:
             for example in attribution.examples
         ],
         "scores": dict(attribution.scores),
+        **_claims(attribution),
         "v": attribution.version,
         "method": attribution.method,
         "reliability_ppb": attribution.reliability_ppb,
@@ -62,13 +65,21 @@ def attribution_fields(attribution: Attribution) -> dict[str, Json]:
     }
 
 
+def _claims(attribution: Attribution) -> dict[str, Json]:
+    """None in a record from before claims: its text, and so its hash, stays what it was."""
+    if attribution.version < CLAIMS_SINCE:
+        return {}
+    claims = attribution.claims
+    return {"claims": None if claims is None else dict(claims)}
+
+
 def attribution_from(fields: Mapping[str, Any]) -> Attribution:
     """The attribution that `attribution_fields` was given, or one that version 1 had written.
 
     Version 1 had no `v`, and scores in nats: they are rounded to the integers of today, which is
     enough to show them and not to replay its shares.
     """
-    lift = fields["lift_nats"]
+    lift, claims = fields["lift_nats"], fields.get("claims")
     version = fields.get("v", 1)
     unit = 1 if version > 1 else SCORE_UNITS_PER_NAT
     return Attribution(
@@ -91,6 +102,7 @@ def attribution_from(fields: Mapping[str, Any]) -> Attribution:
             for example in fields["examples"]
         ),
         scores={name: round(score * unit) for name, score in fields["scores"].items()},
+        claims=None if claims is None else {who: round(claim) for who, claim in claims.items()},
         version=version,
         method=fields.get("method"),
         reliability_ppb=fields.get("reliability_ppb"),

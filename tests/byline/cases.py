@@ -18,6 +18,10 @@ HOLD_MS = 900_000
 ADAPTER = "healthcare@0123456789ab"
 
 
+class Killed(BaseException):
+    """What a SIGKILL does to the program."""
+
+
 def event_id(time_ms: int = NOW_MS, rng: random.Random | None = None) -> str:
     """A UUIDv7 of that millisecond."""
     tail = (rng or random).getrandbits(74)

@@ -17,6 +17,7 @@ from tests.byline.cases import ADAPTER, event_id
 from tests.byline.journals import DAY_MS, FakeJournal
 
 OCTOBER, NOVEMBER, DECEMBER = Month(2026, 10), Month(2026, 11), Month(2026, 12)
+PAYDAY = NOVEMBER.end_ms + 10 * DAY_MS
 ANN, HOST = "contrib:ann", "host"
 CENT = 10_000_000
 DOLLAR = 100 * CENT

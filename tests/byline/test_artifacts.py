@@ -1,5 +1,6 @@
 """What the artifact store promises: all or nothing, found by recipe, refused when changed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,11 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def built(store: ArtifactStore, text: str = "hello", **recipe: int) -> Artifact:
-    with store.build("things", "thing", RECIPE | recipe) as folder:
+    def write(folder: Path) -> None:
         (folder / "inner").mkdir()
         (folder / "inner" / "text").write_text(text)
-    artifact = store.find("things", RECIPE | recipe)
-    assert artifact is not None
-    return artifact
+
+    return store.made("things", "thing", RECIPE | recipe, write)
 
 
 def test_what_a_recipe_made_is_found_by_it(store: ArtifactStore) -> None:
@@ -30,6 +30,25 @@ def test_what_a_recipe_made_is_found_by_it(store: ArtifactStore) -> None:
     assert (artifact.path / "inner" / "text").read_text() == "hello"
     assert artifact.recipe == RECIPE
     assert store.open("things", artifact.reference) == artifact
+
+
+def test_the_same_recipe_writes_nothing_again(store: ArtifactStore) -> None:
+    assert built(store, "other bytes").reference == built(store, "hello").reference
+
+
+def test_what_changes_while_it_is_made_is_refused(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = store._finish
+
+    def meddled(kind: str, name: str, recipe: Mapping[str, Json], partial: Path) -> None:
+        finish(kind, name, recipe, partial)
+        for text in store.root.glob("things/*/inner/text"):
+            text.write_text("changed")
+
+    monkeypatch.setattr(store, "_finish", meddled)
+    with pytest.raises(ArtifactError, match="things/thing changed on disk"):
+        built(store)
 
 
 def test_another_recipe_finds_nothing(store: ArtifactStore) -> None:

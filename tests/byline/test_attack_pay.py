@@ -1,5 +1,6 @@
 """What attacks earn: pay is production's, gains are ratios of money, bars are on upper bounds."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,13 +71,14 @@ def test_copies_that_escape_gain_what_they_are_worth_and_miss_the_bar(arena: Are
     assert [each.passed for each in again] == [False, False, False, True, True, True]
 
 
-def test_a_second_account_keeps_what_bad_copies_would_have_cost_the_first(arena: Arena) -> None:
+def test_a_second_account_keeps_nothing_that_bad_copies_would_cost_the_first(arena: Arena) -> None:
     bad = {row.id: -0.2 for row in arena.study.rows if row.id.startswith("copy:0.5")}
     found = [each for each in judged(arena, bad) if each.world.edit_rate == 0.5]
     together = [each.paid_nano for each in of(found, Attack.COPIES)]
     aside = [each.paid_nano for each in of(found, Attack.COPIES_ASIDE)]
     assert len(together) == len(aside) == 3
-    assert all(one < other for one, other in zip(together, aside, strict=True))
+    answers = len(arena.study.questions)
+    assert all(abs(one - other) <= answers for one, other in zip(together, aside, strict=True))
 
 
 def test_the_owners_loss_alone_misses_the_bar(arena: Arena) -> None:
@@ -114,16 +116,34 @@ def test_bars_are_on_upper_bounds(arena: Arena) -> None:
     assert found.passed is False
 
 
-def test_splitting_gains_nothing_but_what_a_negative_part_had_taken(arena: Arena) -> None:
-    for each in of(judged(arena), Attack.SPLIT):
+@pytest.mark.parametrize("worth", [None, -1.0])
+def test_splitting_gains_nothing_even_where_it_sheds_a_negative_row(
+    arena: Arena, worth: float | None
+) -> None:
+    (first, *_) = [row.id for row in arena.worlds[0].rows if row.contributor == arena.attacker]
+    found = of(judged(arena, {} if worth is None else {first: worth}), Attack.SPLIT)
+    assert len(found) == 3
+    for each in found:
         assert each.gain is not None
         assert each.gain.value == pytest.approx(1, abs=1e-3)  # rounding of small sums
         assert each.passed
-    own = [row.id for row in arena.worlds[0].rows if row.contributor == arena.attacker]
-    gains = [each.gain for each in of(judged(arena, {own[0]: -1.0}), Attack.SPLIT)]
-    assert gains[-1] is not None  # an account a row
-    assert gains[-1].value > 1.1
-    assert of(judged(arena, {own[0]: -1.0}), Attack.SPLIT)[-1].passed is False
+
+
+def test_a_split_would_earn_and_miss_the_bar_if_scores_were_cut_by_account(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_account(row_scores: Iterable[tuple[str, float]]) -> dict[str, int]:
+        sums: dict[str, float] = {}
+        for owner, score in row_scores:
+            sums[owner] = sums.get(owner, 0.0) + score
+        return {owner: max(round(score * 10**9), 0) for owner, score in sums.items()}
+
+    monkeypatch.setattr("byline.attribution.row_claims", by_account)
+    (first, *_) = [row.id for row in arena.worlds[0].rows if row.contributor == arena.attacker]
+    a_row_each = of(judged(arena, {first: -1.0}), Attack.SPLIT)[-1]
+    assert a_row_each.gain is not None
+    assert a_row_each.gain.value > 1.1
+    assert a_row_each.passed is False
 
 
 def test_a_row_of_weight_0_is_paid_exactly_nothing_and_costs_nobody(arena: Arena) -> None:

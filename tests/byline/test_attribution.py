@@ -1,16 +1,17 @@
 """Scores become shares and money.
 
-For every job and every set of believable scores: the parts sum to one whole in parts per billion
-and to the pool in nano-USD; nobody with a score of zero or less is paid; the order of pay is the
-order of scores; where the adapter lifted nothing, nothing was positive or nothing is reliable,
-nobody is paid; names and the order of scores decide nothing; a record replays to itself, and one
-whose score, share or money was changed does not.
+Where rows are scored by themselves, who owns them decides nothing but whose pay it is: no split
+earns and no merger loses, beyond rounding. For every job and every set of believable scores: the
+parts sum to one whole in parts per billion and to the pool in nano-USD; nobody who claims nothing
+is paid; the order of pay is the order of claims; where the adapter lifted nothing, nothing was
+positive or nothing is reliable, nobody is paid; names and the order of scores decide nothing; a
+record replays to itself, and one whose claim, share or money was changed does not.
 """
 
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -24,11 +25,12 @@ from byline.attribution import (
     NOT_RELIABLE,
     Measurement,
     attribute,
+    divided,
     failed,
     integer_scores,
     replayed,
+    row_claims,
     skipped,
-    unit_scores,
 )
 from byline.canonical import canonical_text
 from byline.errors import AttributionFailed
@@ -52,7 +54,6 @@ people = st.sampled_from([f"c{i}" for i in range(12)])
 scores = st.dictionaries(people, believable, min_size=1)
 pools = st.integers(min_value=0, max_value=LEG_NANO_MAX)
 reliabilities = st.none() | st.integers(0, PPB)
-small = st.integers(-(10**9), 10**9)
 
 
 def measured(
@@ -153,49 +154,143 @@ def test_names_decide_nothing_but_the_last_part_per_billion(
     assert all(abs(one.get(who, 0) - other.get(new, 0)) <= 1 for who, new in renamed.items())
 
 
-rows = st.lists(st.tuples(people | st.none(), small), min_size=1, max_size=40)
+row_values = st.floats(-1e4, 1e4) | st.floats(-1e-6, 1e-6) | st.integers(-3, 3).map(float)
+rows = st.lists(st.tuples(people, row_values), min_size=1, max_size=40)
+parts = st.lists(st.integers(0, 3), min_size=40, max_size=40)
+
+
+def paid_by_rows(
+    given_rows: Sequence[tuple[str, float]], reliability: int | None = None
+) -> dict[str, int]:
+    """Everybody's ppb; scores are the sums, as an index makes them."""
+    sums: dict[str, float] = {}
+    for owner, score in given_rows:
+        sums[owner] = sums.get(owner, 0.0) + score
+    measurement = replace(measured(sums, 1.0, reliability), row_scores=given_rows)
+    return shares_of(attribute(JOB, measurement))
+
+
+@given(rows, st.integers(0, 40), believable)
+def test_a_row_of_weight_zero_counts_for_nobody_and_its_sender_is_paid_exactly_nothing(
+    given_rows: list[tuple[str, float]], place: int, score: float
+) -> None:
+    copied: list[tuple[str | None, float]] = [*given_rows]
+    copied.insert(place, (None, score))
+    assert row_claims(copied) == row_claims(given_rows)
 
 
 @given(rows)
-def test_a_row_of_weight_zero_counts_for_nobody_and_its_sender_is_paid_exactly_nothing(
-    given_rows: list[tuple[str | None, int]],
+def test_claims_are_sums_of_rows_that_are_each_cut_at_zero(
+    given_rows: list[tuple[str, float]],
 ) -> None:
-    row_scores = {f"row-{place}": score for place, (_, score) in enumerate(given_rows)}
-    owners = {f"row-{place}": owner for place, (owner, _) in enumerate(given_rows)}
-    copied = {"copy": 10**15, **row_scores}
-    sums = unit_scores(copied, {"copy": None, **owners})
-    assert sums == unit_scores(row_scores, owners)
-    assert sum(sums.values()) == sum(score for owner, score in given_rows if owner is not None)
-    assert set(sums) == {owner for owner, _ in given_rows if owner is not None}
+    claims = row_claims(given_rows)
+    for who in {owner for owner, _ in given_rows}:
+        cut = sum(max(round(score * SCORE_UNITS_PER_NAT), 0) for own, score in given_rows
+                  if own == who)  # fmt: skip
+        assert claims.get(who, 0) == cut
+    assert set(paid_by_rows(given_rows)) <= set(claims)
 
 
-@given(rows, st.lists(st.integers(0, 3), min_size=40, max_size=40))
-def test_splitting_an_account_gains_its_negative_parts_and_rounding_alone(
-    given_rows: list[tuple[str | None, int]], parts: list[int]
+@given(rows, parts, reliabilities)
+def test_splitting_or_merging_accounts_gains_and_costs_nothing_but_rounding(
+    given_rows: list[tuple[str, float]], given_parts: list[int], reliability: int | None
 ) -> None:
-    """The sum of scores is the same; a part below zero no longer weighs against the others."""
-    row_scores = {f"row-{place}": score for place, (_, score) in enumerate(given_rows)}
-    owners = {f"row-{place}": owner or "c0" for place, (owner, _) in enumerate(given_rows)}
-    split = {
-        row: f"c0-{parts[place]}" if owner == "c0" else owner
-        for place, (row, owner) in enumerate(owners.items())
-    }
-    before, after = unit_scores(row_scores, owners), unit_scores(row_scores, split)
-    own = {who: score for who, score in after.items() if who.startswith("c0-")}
-    assert sum(own.values()) == before.get("c0", 0)
-    assume(any(score > 0 for score in before.values()))
-    below_zero = sum(-score for score in own.values() if score < 0)
-    others = sum(max(score, 0) for who, score in before.items() if who != "c0")
-    most = max(before.get("c0", 0), 0)
-    allowed = PPB * (most + below_zero) / max(most + below_zero + others, 1)
-    paid = attribute(JOB, measured({who: s / SCORE_UNITS_PER_NAT for who, s in after.items()}))
-    gained = sum(share for who, share in shares_of(paid).items() if who in own)
-    assert gained <= allowed + len(after)
-    if not below_zero and most:
-        as_one = attribute(
-            JOB, measured({who: s / SCORE_UNITS_PER_NAT for who, s in before.items()})
-        )
-        assert abs(gained - shares_of(as_one).get("c0", 0)) <= len(after)
+    """Whatever the partition: c0's rows in up to four accounts are paid together what c0 is, and
+    every other account is paid what it was, each to one part per billion."""
+    split = [
+        (f"c0-{part}" if owner == "c0" else owner, score)
+        for (owner, score), part in zip(given_rows, given_parts, strict=False)
+    ]
+    before, after = paid_by_rows(given_rows, reliability), paid_by_rows(split, reliability)
+    own = {who: share for who, share in after.items() if who.startswith("c0-")}
+    assert abs(sum(own.values()) - before.get("c0", 0)) <= max(len(own), 1)
+    for who in {*before, *after} - {"c0", *own}:
+        assert abs(before.get(who, 0) - after.get(who, 0)) <= 1
+
+
+@given(st.dictionaries(people, believable, min_size=1), st.integers(-(10**9), 10**9))
+def test_where_contributors_are_scored_whole_a_split_gains_its_negative_part(
+    given_scores: dict[str, float], shed: int
+) -> None:
+    """The cap by rule 3: what is shed joins the claim, and no more does."""
+    whole = integer_scores({**given_scores, "c0": 1.0})
+    others = sum(max(score, 0) for who, score in whole.items() if who != "c0")
+    part = abs(shed) / SCORE_UNITS_PER_NAT
+    kept = {who: score for who, score in given_scores.items() if who != "c0"}
+    split = {**kept, "c0": 1.0 + part, "c0-1": -part}
+    paid = shares_of(attribute(JOB, measured(split)))
+    claim = SCORE_UNITS_PER_NAT + abs(shed)
+    assert abs(paid.get("c0", 0) - PPB * claim / (claim + others)) <= 2
+    assert "c0-1" not in paid
+
+
+@given(scores, st.lists(st.tuples(people, row_values), max_size=40))
+def test_divided_rows_sum_to_their_contributors_score_and_differ_as_the_other_method_says(
+    given_scores: dict[str, float], given_rows: list[tuple[str, float]]
+) -> None:
+    known = [(who, score) for who, score in given_rows if who in given_scores]
+    found = divided(given_scores, known)
+    assert [who for who, _ in found[: len(known)]] == [who for who, _ in known]
+    assert {who for who, _ in found} == set(given_scores)
+    size = sum(map(abs, given_scores.values())) + 1
+    for who, score in given_scores.items():
+        own = [row for owner, row in found if owner == who]
+        others = [row for owner, row in known if owner == who]
+        assert sum(own) == pytest.approx(score, abs=1e-6 * size)
+        if len(others) > 1:
+            rises = [a >= b for a, b in pairwise(others)]
+            assert all(a >= b - 1e-6 * size for (a, b), up in zip(pairwise(own), rises, strict=True)
+                       if up)  # fmt: skip
+
+
+def test_rows_are_divided_by_the_rule_as_it_is_written() -> None:
+    """|T| = 5, |f| = 3, so k = 0.5: a's rows are 0.5 f + (3 - 0.5 * 3) / 2."""
+    rows = [("a", 1.0), ("a", 2.0), ("b", -2.0)]
+    found = divided({"a": 3.0, "b": -4.0, "c": 0.0}, rows)
+    assert [who for who, _ in found] == ["a", "a", "b", "c"]
+    assert [score for _, score in found] == pytest.approx([1.25, 1.75, -4.0, 0.0])
+    assert divided({"a": 3.0}, [("a", 0.0), ("a", 0.0)]) == [("a", 1.5), ("a", 1.5)]
+
+
+def test_who_was_shown_to_do_nothing_claims_next_to_nothing() -> None:
+    """Its rows' differences alone, which are a part of what all contributors' scores are long."""
+    rows = [("a", 0.01), ("a", -0.01), ("b", 1.0), ("c", 1.0)]
+    claims = row_claims(divided({"a": 0.0, "b": 1.0, "c": 1.0}, rows))
+    assert 0 < claims["a"] < 0.01 * claims["b"]
+
+
+def test_rows_that_nobody_would_believe_fail_the_attribution() -> None:
+    for bad in (math.nan, math.inf, -SCORE_NATS_MAX * 1.01):
+        with pytest.raises(AttributionFailed, match="a row of a scores"):
+            row_claims([("a", bad)])
+    with pytest.raises(AttributionFailed, match="add up to more"):
+        row_claims([("a", SCORE_NATS_MAX * 0.6), ("b", SCORE_NATS_MAX * 0.6)])
+
+
+@given(rows, pools, st.integers(1, 10**9))
+def test_a_record_of_rows_replays_by_its_claims_alone(
+    given_rows: list[tuple[str, float]], pool: int, more: int
+) -> None:
+    """Without the scores, which are what the claims' rows sum to before they are cut."""
+    measurement = replace(measured({"c0": 1.0}), row_scores=given_rows)
+    attribution = attribute(replace(JOB, pool_nano=pool), measurement)
+    text = canonical_text(attribution_fields(attribution))
+    read = attribution_from(json.loads(text))
+    assert canonical_text(attribution_fields(replayed(read))) == text
+    assert replayed(replace(read, scores={})).shares == attribution.shares
+    forged = replace(read, claims={**(read.claims or {}), "c13": more})
+    total = sum((read.claims or {}).values())
+    assume(more * PPB > 2 * (total + more))
+    assert replayed(forged) != forged
+
+
+def test_a_record_of_version_2_replays_by_its_scores_and_its_text_is_what_it_was() -> None:
+    old = replace(attribute(JOB, measured({"a": 1.0, "b": 3.0, "c": -1.0})), version=2)
+    fields = attribution_fields(old)
+    assert "claims" not in fields
+    read = attribution_from(json.loads(canonical_text(fields)))
+    assert replayed(read) == read == old
+    assert shares_of(read) == {"a": 250_000_000, "b": 750_000_000}
 
 
 @given(scores, pools, finite, reliabilities)

@@ -26,9 +26,13 @@ SCORES = {"alice": 0.75, "bob": 0.25, "carol": -0.125}
 Change = Callable[[dict[str, Any]], object]
 
 
-def record(job: AttributionJob = JOB, reliability: int | None = None) -> dict[str, Any]:
+def record(
+    job: AttributionJob = JOB,
+    reliability: int | None = None,
+    rows: Sequence[tuple[str, float]] | None = None,
+) -> dict[str, Any]:
     measurement = Measurement(
-        lift_nats=2.0, scores=SCORES, examples=(), reliability_ppb=reliability
+        lift_nats=2.0, scores=SCORES, examples=(), reliability_ppb=reliability, row_scores=rows
     )
     fields: dict[str, Any] = json.loads(
         canonical_text(attribution_fields(attribute(job, measurement)))
@@ -104,7 +108,10 @@ def swap(fields: dict[str, Any]) -> None:
         (lambda f: f.update(reason="because"), ["reason"]),
         (lambda f: f.update(pool_nano=-1), ["replayable"]),
         (lambda f: f.update(v=1), ["replayable"]),
-        (lambda f: f.update(v=3), ["replayable"]),
+        (lambda f: f.update(v=4), ["replayable"]),
+        (lambda f: f.update(claims={"alice": 3, "bob": 1}), ["shown_scores"]),
+        (lambda f: f.update(claims={"alice": 1, "bob": 3}), ["shares", "money", "shown_scores"]),
+        (lambda f: f.update(claims={"alice": 2.75, "bob": 1}), ["scores", "shown_scores"]),
         (lambda f: f.update(state="pending"), ["replayable"]),
         (swap, ["shares", "money", "shown_scores"]),
     ],
@@ -163,9 +170,11 @@ def test_an_id_without_a_word_before_it_is_shown(tmp_path: Path) -> None:
 SERVED = ServedTokens(JOB.inference, (1, 2), ((3, 4),), salt="ab" * 16)
 
 
-def with_tokens(tmp_path: Path) -> tuple[dict[str, Any], Path]:
-    sha256 = write_served(tmp_path, SERVED)
-    return record(replace(JOB, tokens_sha256=sha256)), tmp_path / f"{JOB.inference}.json"
+def with_tokens(
+    tmp_path: Path, rows: Sequence[tuple[str, float]] | None = None
+) -> tuple[dict[str, Any], Path]:
+    job = replace(JOB, tokens_sha256=write_served(tmp_path, SERVED))
+    return record(job, rows=rows), tmp_path / f"{JOB.inference}.json"
 
 
 def test_token_ids_with_another_hash_are_refused(tmp_path: Path) -> None:
@@ -205,6 +214,45 @@ def test_scores_are_computed_again_within_a_thousandth_of_the_largest(
         "--tokens", str(tokens), "--choice", "0",
         "--adapter", JOB.adapter_version, "--index", JOB.index,
     ]  # fmt: skip
+
+
+ROWS = (("alice", 1.0), ("alice", -0.25), ("bob", 0.25), ("carol", 0.25), ("carol", -0.375))
+
+
+def test_a_record_of_rows_replays_by_its_claims(tmp_path: Path) -> None:
+    """Carol's score is negative, and one of her rows is not."""
+    given = record(rows=ROWS)
+    status, facts, text = replay(tmp_path, given)
+    assert (status, failing(facts)) == (0, [])
+    assert "3 shares recomputed from the claims" in text
+    given["claims"]["carol"] *= 2
+    status, facts, _ = replay(tmp_path, given)
+    assert (status, failing(facts)) == (1, ["shares", "money", "shown_scores"])
+
+
+@pytest.mark.parametrize(
+    ("again", "fails"),
+    [
+        ({}, False),
+        ({"bob": 250_999_999}, False),
+        ({"bob": 251_000_001}, True),
+        ({"dan": 999_999}, False),
+        ({"dan": 1_000_001}, True),
+        (None, True),
+    ],
+)
+def test_claims_are_computed_again_within_a_thousandth_of_the_largest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: dict[str, int] | None, fails: bool
+) -> None:
+    fields, tokens = with_tokens(tmp_path, ROWS)
+    claims = None if again is None else {**fields["claims"], **again}
+
+    def run(*_: object) -> dict[str, Any]:
+        return {"scores": dict(SCORES), "claims": claims, "lift_nats": 2.0}
+
+    monkeypatch.setattr("byline.command.preparing.run_program", run)
+    status, facts, _ = replay(tmp_path, fields, "--tokens", str(tokens))
+    assert (status, failing(facts)) == ((1, ["reclaimed"]) if fails else (0, []))
 
 
 def test_token_ids_that_are_not_there_are_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byline.attribution import unit_scores
+from byline.attribution import row_claims
 from byline.datasets import SOURCES
 from byline.datasets.copies import (
     SIMILARITY_MIN,
@@ -166,9 +166,9 @@ def test_near_copies_of_real_rows_own_nothing(copies: int) -> None:
     found = find_copies([*honest, *attack])
     assert {copy.id for copy in found} == {each.id for each in attack}
     assert all(copy.id.startswith(copy.of) for copy in found)
-    row_scores = {each.id: 10**9 for each in (*honest, *attack)}
-    sums = unit_scores(row_scores, owners([*honest, *attack]))
-    assert sums == unit_scores({each.id: 10**9 for each in honest}, owners(honest))
+    owner_of = owners([*honest, *attack])
+    claims = row_claims((owner_of[each.id], 1.0) for each in (*honest, *attack))
+    assert claims == row_claims((each.contributor, 1.0) for each in honest)
 
 
 def edited(text: str, edits: Sequence[Edit], chance: random.Random) -> str:

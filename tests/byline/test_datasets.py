@@ -141,14 +141,6 @@ def test_an_artifact_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
         read_dataset(artifact)
 
 
-def test_a_dataset_that_changes_under_the_builder_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ArtifactStore, "find", lambda *_: None)
-    with pytest.raises(ArtifactError, match="changed on disk"):
-        build_dataset(ArtifactStore(tmp_path), "compliance")
-
-
 # --- packages ---------------------------------------------------------------------------------
 
 

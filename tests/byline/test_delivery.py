@@ -1,14 +1,8 @@
-"""What was handed to a delivery is posted once, or lies among the refusals: whatever goes away, the
-ledger, the disk or the process itself, and between whichever two steps."""
+"""What was handed to a delivery is posted once, or lies among the refusals, whatever the ledger
+says and however long it says nothing."""
 
 import asyncio
-import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,42 +16,21 @@ from byline.errors import (
     LedgerRefused,
     LedgerUnavailable,
     LedgerUnconfirmed,
-    SpoolFull,
 )
 from byline.ledger.ledger import Ledger
 from byline.posting import postings
 from byline.posting.postings import Posting
-from byline.records import Posted
-from byline.redis_server import RedisServer, running_redis
 from tests.byline.cases import NOW_MS, a_capture, event_id, held
+from tests.byline.deliveries import (
+    PAUSE_SECONDS,
+    StubbornLedger,
+    answered,
+    captures_of,
+    delivering,
+    refusals,
+)
 
 pytestmark = pytest.mark.anyio
-ROOT = Path(__file__).parents[2]
-PAUSE_SECONDS = 0.02
-
-
-class StubbornLedger(Ledger):
-    """A real ledger, whose next posts fail before or after they are sent, in this order."""
-
-    failures: Sequence[tuple[str, Exception]]
-    sent: list[str]
-
-    @classmethod
-    async def over(cls, url: str, name: str) -> "StubbornLedger":
-        ledger = await cls.open(url, name=name)
-        assert isinstance(ledger, cls)
-        ledger.failures, ledger.sent = [], []
-        return ledger
-
-    async def post(self, posting: Posting) -> Posted | None:
-        self.sent.append(posting.key)
-        (when, problem), *self.failures = [*self.failures, ("never", Exception())]
-        if when == "before":
-            raise problem
-        posted = await super().post(posting)
-        if when == "after":
-            raise problem
-        return posted
 
 
 @pytest.fixture
@@ -70,43 +43,6 @@ async def ledger(redis_url: str, ledger_name: str) -> AsyncIterator[StubbornLedg
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "spool"
-
-
-@asynccontextmanager
-async def delivering(
-    ledger: Ledger, folder: Path, *, runs: bool = True, **more: Callable[..., None]
-) -> AsyncIterator[Delivery]:
-    """A delivery over the folder's spool; its background runs unless a test wants it to stand."""
-    spool = Spool.open(folder)
-    delivery = Delivery(ledger, spool, pause_seconds=PAUSE_SECONDS, **more)
-    stop = asyncio.Event()
-    running = asyncio.create_task(delivery.run(stop)) if runs else None
-    try:
-        yield delivery
-    finally:
-        stop.set()
-        if running is not None:
-            await running
-        await delivery.drain(5)
-        await spool.close()
-
-
-async def answered(delivery: Delivery) -> None:
-    """Wait until nothing waits."""
-    async with asyncio.timeout(10):
-        while delivery.waiting:
-            await asyncio.sleep(0.01)
-
-
-async def captures_of(ledger: Ledger) -> list[str]:
-    books = await ledger.check()
-    assert books.balanced
-    return [e.inference or "" async for e in ledger.entries() if e.kind.startswith("capture")]
-
-
-def refusals(folder: Path) -> list[str]:
-    lines = (folder / REFUSED).read_text().splitlines()
-    return [json.loads(line)["posting"]["inference"] for line in lines]
 
 
 async def test_an_answered_capture_waits_no_more(ledger: StubbornLedger, folder: Path) -> None:
@@ -340,198 +276,6 @@ async def test_a_stop_does_not_wait_longer_than_it_may(
     async with delivering(ledger, folder) as delivery:
         await answered(delivery)
     assert await captures_of(ledger) == [inference]
-
-
-# --- without a disk ---
-
-
-class FullSpool(Spool):
-    """A spool that takes nothing while it is full."""
-
-    full = True
-
-    def require_room(self) -> None:
-        if self.full:
-            raise SpoolFull("no room")
-
-    async def write(self, posting: Posting, *, time_ms: int) -> None:
-        self.require_room()
-        await super().write(posting, time_ms=time_ms)
-
-    async def refuse(self, posting: Posting, reason: str) -> None:
-        self.require_room()
-        await super().refuse(posting, reason)
-
-    async def sync(self) -> None:
-        self.require_room()
-
-    async def tidy(self) -> None:
-        self.require_room()
-
-
-async def test_without_room_a_capture_is_sent_all_the_same(
-    ledger: StubbornLedger, folder: Path
-) -> None:
-    spool = FullSpool.open(folder)
-    delivery = Delivery(ledger, spool)
-    with pytest.raises(SpoolFull, match="no room"):
-        delivery.require_room()
-    inference = await held(ledger)
-    assert await delivery.capture(a_capture(inference), time_ms=NOW_MS)
-    assert delivery.waiting == 0
-    await spool.close()
-
-
-async def test_without_room_what_waits_lies_in_memory_and_stops_holds(
-    ledger: StubbornLedger, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    spool = FullSpool.open(folder)
-    assert isinstance(spool, FullSpool)
-    delivery = Delivery(ledger, spool)
-    inference, refused = await held(ledger), event_id()
-    ledger.failures = [("before", LedgerUnavailable("away"))] * 2
-    for each in (inference, refused):
-        assert await delivery.capture(a_capture(each), time_ms=NOW_MS) is None
-    await delivery.drain(1)
-    assert "is in no spool: lost" in caplog.text
-    await delivery._send_waiting(asyncio.Event())
-    assert delivery.waiting == 1  # the refused one, until its refusal can be noted
-    spool.full = False
-    with pytest.raises(SpoolFull, match="1 posts wait"):
-        delivery.require_room()
-    await delivery._send_waiting(asyncio.Event())
-    delivery.require_room()
-    await spool.close()
-    assert refusals(folder) == [refused]
-    assert await captures_of(ledger) == [inference]
-
-
-async def test_what_lies_in_memory_is_kept_as_soon_as_there_is_room(
-    ledger: StubbornLedger, folder: Path
-) -> None:
-    spool = FullSpool.open(folder)
-    assert isinstance(spool, FullSpool)
-    delivery = Delivery(ledger, spool)
-    inference = await held(ledger)
-    ledger.failures = [("before", LedgerUnavailable("away"))] * 2
-    assert await delivery.capture(a_capture(inference), time_ms=NOW_MS) is None
-    assert spool.waiting == 0
-    spool.full = False
-    await delivery._send_waiting(asyncio.Event())
-    assert (spool.waiting, spool.oldest_ms, delivery.waiting) == (1, NOW_MS, 1)
-    delivery.require_room()
-    await spool.close()
-    async with delivering(ledger, folder) as delivery:
-        await answered(delivery)
-    assert await captures_of(ledger) == [inference]
-
-
-# --- a server that goes away, and processes that die ---
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> RedisServer:
-    return RedisServer(tmp_path / "data", unix_socket=tmp_path / "s.sock")
-
-
-async def test_a_ledger_that_goes_away_and_comes_back_has_each_capture_once(
-    server: RedisServer, folder: Path
-) -> None:
-    inferences: list[str] = []
-    with running_redis(server):
-        ledger = await Ledger.open(server.url, timeout_seconds=0.5)
-        inferences += [await held(ledger) for _ in range(20)]
-        first, rest = inferences[:5], inferences[5:]
-        async with delivering(ledger, folder, runs=False) as delivery:
-            for inference in first:
-                assert await delivery.capture(a_capture(inference), time_ms=NOW_MS)
-    async with delivering(ledger, folder) as delivery:
-        posts = [delivery.capture(a_capture(each), time_ms=NOW_MS) for each in rest]
-        assert not any(await asyncio.gather(*posts))
-        assert delivery.waiting == len(rest)
-        with running_redis(server):
-            await answered(delivery)
-            assert sorted(await captures_of(ledger)) == sorted(inferences)
-            await ledger.close()
-
-
-VICTIM = """
-import asyncio, os, signal, sys
-from pathlib import Path
-from byline.delivery.delivery import Delivery
-from byline.ledger.ledger import Ledger
-from byline.delivery.spool import Spool
-from tests.byline.cases import NOW_MS, a_capture
-
-url, folder, last, *inferences = sys.argv[1:]
-
-def step(name: str) -> None:
-    if name == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-async def deliver() -> None:
-    ledger = await Ledger.open(url, timeout_seconds=0.5)
-    if last == "synced":
-        print("away", flush=True)
-        sys.stdin.readline()
-    delivery = Delivery(ledger, Spool.open(Path(folder)), step=step)
-    for inference in inferences:
-        await delivery.capture(a_capture(inference), time_ms=NOW_MS)
-
-asyncio.run(deliver())
-"""
-
-
-def victim(
-    server: RedisServer, folder: Path, last: str, *inferences: str
-) -> "subprocess.Popen[str]":
-    """A process that delivers these and is killed after the step `last`."""
-    return subprocess.Popen(
-        [sys.executable, "-c", VICTIM, server.url, str(folder), last, *inferences],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": "src:."},
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("last", ["kept", "posted", "refused", "refusal noted"])
-async def test_a_process_killed_between_any_two_steps_leaves_each_capture_to_the_next(
-    server: RedisServer, folder: Path, last: str
-) -> None:
-    with running_redis(server):
-        ledger = await Ledger.open(server.url)
-        is_refused = last.startswith("refus")
-        inference = event_id() if is_refused else await held(ledger)
-        with victim(server, folder, last, inference) as process:
-            assert process.wait(30) == -signal.SIGKILL
-        async with delivering(ledger, folder) as delivery:
-            await answered(delivery)
-        assert await captures_of(ledger) == ([] if is_refused else [inference])
-        await ledger.close()
-    if is_refused:
-        assert set(refusals(folder)) == {inference}
-    assert not list(folder.glob("*.spool"))
-
-
-async def test_a_process_killed_while_the_ledger_is_down_leaves_its_captures_to_the_next(
-    server: RedisServer, folder: Path
-) -> None:
-    with running_redis(server):
-        ledger = await Ledger.open(server.url)
-        inference = await held(ledger)
-        process = victim(server, folder, "synced", inference)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "away\n"
-        await ledger.close()
-    with process:
-        process.communicate("go on\n", timeout=30)
-        assert process.returncode == -signal.SIGKILL
-    with running_redis(server):
-        ledger = await Ledger.open(server.url)
-        assert await captures_of(ledger) == []
-        async with delivering(ledger, folder) as delivery:
-            await answered(delivery)
-        assert await captures_of(ledger) == [inference]
-        await ledger.close()
 
 
 async def test_a_stop_ends_the_sending_between_two_batches(

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byline.errors import KeyConflict, LedgerDamaged, LedgerRefused
-from byline.inference_records import Refundable
 from byline.ledger.ledger import Ledger
 from byline.limits import CENT_NANO, LEG_NANO_MAX, LEGS_PER_ENTRY_MAX
 from byline.posting import operator_postings, postings
 from byline.posting.keys import Keys
 from byline.posting.redis_client import Client
 from byline.posting.scripts import prelude
+from byline.records import Refundable
 from tests.byline.cases import (
     ADAPTER,
     HOLD_MS,

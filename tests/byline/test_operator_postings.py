@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byline.errors import LedgerRefused
-from byline.inference_records import Refundable, refundable
+from byline.inference_records import refundable
 from byline.limits import CENT_NANO, LEG_NANO_MAX
 from byline.posting import operator_postings
 from byline.posting.postings import OPERATIONS
-from byline.records import Adjustment, Leg
+from byline.records import Adjustment, Leg, Refundable
 from tests.byline.cases import NOW_MS, event_id
 from tests.byline.decisions import a_payout, a_refund, a_release, an_adjustment
 

@@ -6,26 +6,13 @@ from dataclasses import replace
 import pytest
 
 from byline.archive.database import Archive
-from byline.archive.exporter import Exporter
-from byline.errors import (
-    ArchiveUnavailable,
-    LedgerFrozen,
-    LedgerRefused,
-    LedgerUnavailable,
-    NotFound,
-)
-from byline.ledger.ledger import Ledger
-from byline.limits import LEG_NANO_MAX
+from byline.errors import ArchiveUnavailable, LedgerFrozen, LedgerUnavailable, NotFound
 from byline.posting.postings import event_ms
-from byline.records import Adjustment, Leg, Payout, Posted
-from byline.statements import payouts
-from byline.statements.freezing import Freezer
-from byline.statements.frozen import Frozen
-from byline.statements.months import Month
-from byline.statements.paid import Paid, payouts_of
+from byline.records import Payout, Posted
+from byline.statements.paid import payouts_of
 from byline.statements.payouts import Outcome, PayoutRun
-from byline.statements.planning import Plan, Standing, payout_operation, plan
-from tests.byline.cases import a_capture, an_attribution, event_id
+from byline.statements.planning import payout_operation
+from tests.byline.cases import Killed
 from tests.byline.journals import DAY_MS
 from tests.byline.months import (
     ANN,
@@ -35,46 +22,13 @@ from tests.byline.months import (
     HOST,
     NOVEMBER,
     OCTOBER,
+    PAYDAY,
     FakeBank,
     export,
 )
+from tests.byline.paydays import freeze_all, frozen_bank, paid_to, pay
 
 pytestmark = pytest.mark.anyio
-
-PAYDAY = NOVEMBER.end_ms + 10 * DAY_MS
-ALICE = "contrib:alice"
-
-
-class Killed(BaseException):
-    """What a SIGKILL does to the program."""
-
-
-def frozen_bank(archive: Archive, *earnings: tuple[str, int]) -> FakeBank:
-    """November's earnings, archived and frozen."""
-    bank = FakeBank()
-    for account, nano in earnings:
-        bank.earn(account, nano, NOVEMBER.start_ms)
-    freeze_all(archive, bank, NOVEMBER)
-    return bank
-
-
-def freeze_all(archive: Archive, bank: FakeBank, month: Month) -> None:
-    export(archive, bank)
-    Freezer(archive).freeze_all(month, now_ms=month.end_ms + DAY_MS)
-
-
-async def pay(
-    archive: Archive, bank: FakeBank, month: Month = NOVEMBER, *, now_ms: int = PAYDAY,
-    minimum: int = DOLLAR,
-) -> list[Outcome]:  # fmt: skip
-    outcomes = await PayoutRun(bank, archive, minimum_nano=minimum).run(month, now_ms=now_ms)
-    export(archive, bank)
-    return outcomes
-
-
-def paid_to(archive: Archive, account: str = ANN) -> list[Paid]:
-    with archive.reading() as connection:
-        return payouts_of(connection, "usd", account)
 
 
 async def test_whole_cents_are_paid_and_the_remainder_is_left(archive: Archive) -> None:
@@ -303,77 +257,6 @@ async def test_an_older_month_that_is_paid_late_leaves_the_newer_one_its_own(
     assert (second.payout.opening_nano, second.payout.lines_nano) == (0, 3 * DOLLAR)
 
 
-async def test_more_than_a_leg_holds_is_paid_in_parts(archive: Archive) -> None:
-    whole = LEG_NANO_MAX // CENT * CENT
-    bank = frozen_bank(archive, *[(HOST, whole)] * 2, (HOST, 5 * CENT + 1))
-    steps: list[str] = []
-
-    def die(step: str) -> None:
-        steps.append(step)
-        raise Killed
-
-    with pytest.raises(Killed):
-        await PayoutRun(bank, archive, step=die).run(NOVEMBER, now_ms=PAYDAY)
-    export(archive, bank)
-    for _ in range(2):
-        (outcome,) = await pay(archive, bank, minimum=CENT)
-    assert outcome.reason == "paid before, in entry 6"
-    first, second, third = paid_to(archive, HOST)
-    assert [each.payout.nano for each in (first, second, third)] == [whole, whole, 5 * CENT]
-    assert (second.payout.lines_nano, second.payout.opening_nano) == (0, whole + 5 * CENT + 1)
-    assert third.remainder_nano == 1
-
-
-async def test_a_last_part_below_the_minimum_is_paid(archive: Archive) -> None:
-    """The minimum is the whole payout's."""
-    bank = frozen_bank(archive, (HOST, LEG_NANO_MAX // CENT * CENT), (HOST, 5 * CENT + 1))
-    (outcome,) = await pay(archive, bank, minimum=DOLLAR)
-    assert (outcome.paid_nano, outcome.left_nano, outcome.reason) == (outcome.payable_nano, 1, "")
-    export(archive, bank)
-    (again,) = await pay(archive, bank, minimum=DOLLAR)
-    assert (again.paid_nano, again.reason) == (0, "paid before, in entry 4")
-
-
-async def test_parts_of_exactly_what_a_leg_holds_are_all_paid(archive: Archive) -> None:
-    bank = frozen_bank(archive, (HOST, LEG_NANO_MAX // CENT * CENT))
-    assert [each.reason for each in await pay(archive, bank)] == [""]
-    export(archive, bank)
-    assert [each.reason for each in await pay(archive, bank)] == ["paid before, in entry 2"]
-
-
-async def test_why_a_later_part_is_not_paid_is_said(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bank = frozen_bank(archive, (HOST, LEG_NANO_MAX // CENT * CENT), (HOST, 5 * CENT))
-
-    def once(frozen: Frozen, standing: Standing, *, minimum_nano: int) -> Plan:
-        if standing.paid:
-            return Plan(5 * CENT, reason="held back")
-        return plan(frozen, standing, minimum_nano=minimum_nano)
-
-    monkeypatch.setattr(payouts, "plan", once)
-    (outcome,) = await pay(archive, bank)
-    assert (outcome.payable_nano - outcome.paid_nano, outcome.reason) == (5 * CENT, "held back")
-
-
-async def test_parts_left_over_are_paid_with_the_next_month(archive: Archive) -> None:
-    whole = LEG_NANO_MAX // CENT * CENT
-    bank = FakeBank()
-    for _ in range(2):
-        bank.earn(HOST, whole, OCTOBER.start_ms)
-    freeze_all(archive, bank, OCTOBER)
-
-    def die(_: str) -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        await PayoutRun(bank, archive, step=die).run(OCTOBER, now_ms=PAYDAY)
-    freeze_all(archive, bank, NOVEMBER)
-    assert (await pay(archive, bank))[0].paid_nano == whole
-    (october,) = await pay(archive, bank, OCTOBER)
-    assert october.reason == "its lines are in the payout of host/2026-11"
-
-
 async def test_a_dry_run_pays_nothing(archive: Archive) -> None:
     bank = frozen_bank(archive, (ANN, 5 * DOLLAR))
     run = PayoutRun(bank, archive)
@@ -395,80 +278,3 @@ async def test_a_payout_whose_text_is_missing_is_said(archive: Archive) -> None:
     export(archive, bank)
     with pytest.raises(ArchiveUnavailable, match="lacks the text of the payout in entry 2"):
         paid_to(archive)
-
-
-async def exported(ledger: Ledger, archive: Archive) -> None:
-    exporter = Exporter(ledger, archive)
-    while await exporter.once():
-        pass
-
-
-async def earned(ledger: Ledger, pool: int, month: Month = NOVEMBER) -> None:
-    """One inference of the month that pays `alice` its pool, on the real ledger."""
-    time_ms = month.start_ms
-    inference = event_id(time_ms)
-    await ledger.deposit(event_id(time_ms), "demo", 2 * pool, time_ms=time_ms)
-    await ledger.hold(inference, "demo", pool, expires_ms=time_ms + 1, time_ms=time_ms)
-    capture = a_capture(inference, held=pool, credit=0, pools=(pool,))
-    await ledger.capture(capture, time_ms=time_ms)
-    await ledger.settle(an_attribution(inference, pool=pool), time_ms=time_ms)
-
-
-async def test_two_months_that_are_run_at_once_pay_no_line_twice(
-    ledger: Ledger, archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await earned(ledger, 2 * DOLLAR, OCTOBER)
-    await earned(ledger, 3 * DOLLAR)
-    gift = Adjustment(event_id(), (Leg(ALICE, 9 * DOLLAR), Leg("funding", -9 * DOLLAR)), "-", "ops")
-    await ledger.adjust(gift, time_ms=PAYDAY)  # so that the balance would cover both
-    await exported(ledger, archive)
-    Freezer(archive).freeze_all(NOVEMBER, now_ms=PAYDAY)
-    both_have_looked, real = asyncio.Barrier(2), ledger.payout
-
-    async def at_once(payout: Payout, *, time_ms: int) -> Posted:
-        await both_have_looked.wait()
-        return await real(payout, time_ms=time_ms)
-
-    monkeypatch.setattr(ledger, "payout", at_once)
-    run = PayoutRun(ledger, archive)
-    outcomes = await asyncio.gather(
-        *(run.run(month, now_ms=PAYDAY) for month in (OCTOBER, NOVEMBER))
-    )
-    refused = [each.reason for (each,) in outcomes if each.reason]
-    assert len(refused) == 1
-    assert "lines were paid before" in refused[0]
-    monkeypatch.setattr(ledger, "payout", real)
-    await exported(ledger, archive)
-    await run.run(NOVEMBER, now_ms=PAYDAY)
-    assert await ledger.balance("payout") == 5 * DOLLAR
-
-
-async def test_the_real_ledger_pays_once_and_archives_what_it_paid(
-    ledger: Ledger, archive: Archive
-) -> None:
-    await earned(ledger, 3 * DOLLAR + 7)
-    await exported(ledger, archive)
-    Freezer(archive).freeze_all(NOVEMBER, now_ms=PAYDAY)
-    await ledger.block_payouts(ALICE, "tax form missing")
-    run = PayoutRun(ledger, archive)
-    assert (await run.run(NOVEMBER, now_ms=PAYDAY))[0].reason == "blocked: tax form missing"
-    with pytest.raises(LedgerRefused, match="tax form missing"):
-        await ledger.payout(
-            Payout(event_id(PAYDAY), ALICE, CENT, f"{ALICE}/2026-11", 1, 4, 0, CENT, ""),
-            time_ms=PAYDAY,
-        )
-    await ledger.allow_payouts(ALICE)
-    assert (await run.run(NOVEMBER, now_ms=PAYDAY))[0] == Outcome(
-        ALICE, 3 * DOLLAR, 3 * DOLLAR, 7, ""
-    )
-    adjustment = Adjustment(
-        event_id(PAYDAY), (Leg(ALICE, DOLLAR), Leg("funding", -DOLLAR)), "a gift", "ops"
-    )
-    await ledger.adjust(adjustment, time_ms=PAYDAY)
-    await exported(ledger, archive)
-    (again,) = await run.run(NOVEMBER, now_ms=PAYDAY)
-    assert (again.paid_nano, again.reason) == (0, "paid before, in entry 5")
-    assert await ledger.balance(ALICE) == DOLLAR + 7
-    (paid,) = paid_to(archive, ALICE)
-    assert (paid.seq, paid.payout.nano, paid.remainder_nano) == (5, 3 * DOLLAR, 7)
-    assert (await ledger.check()).balanced

@@ -157,16 +157,6 @@ def test_a_pickle_in_a_router_is_refused(store: ArtifactStore, built: Artifact) 
         Router.load(odd)
 
 
-def test_a_router_that_changes_under_the_builder_is_an_error(
-    tmp_path: Path, datasets: Mapping[str, Artifact], router: Router,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("byline.routing.fit.fit_router", lambda *_: (router.arrays, {}))
-    monkeypatch.setattr(ArtifactStore, "find", lambda *_: None)
-    with pytest.raises(ArtifactError, match="changed on disk"):
-        build_router(ArtifactStore(tmp_path), datasets)
-
-
 # --- the base model's words -------------------------------------------------------------------
 
 

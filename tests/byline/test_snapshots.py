@@ -12,15 +12,11 @@ from byline.ledger.ledger import Ledger
 from byline.ledger.snapshots import Snapshots
 from byline.posting.keys import Keys
 from byline.posting.redis_client import Client
-from tests.byline.cases import NOW_MS, an_attribution, captured, event_id, held
+from tests.byline.cases import NOW_MS, Killed, an_attribution, captured, event_id, held
 
 pytestmark = pytest.mark.anyio
 
 EVERY_ENTRY = Upkeep(snapshot_entries=1, keep_entries=10**6, keep_days=0)
-
-
-class Killed(BaseException):
-    """The process died here."""
 
 
 async def a_snapshot(ledger: Ledger) -> Snapshot:

@@ -13,7 +13,6 @@ from pypdf import PdfReader
 from typer.testing import CliRunner, Result
 
 from byline.archive.database import Archive
-from byline.archive.exporter import Exporter
 from byline.command.__main__ import app
 from byline.errors import (
     ArchiveUnavailable,
@@ -25,8 +24,9 @@ from byline.errors import (
 from byline.ledger.ledger import Ledger
 from byline.statements.months import Month
 from byline.statements.statement import sha256_of
-from tests.byline.cases import a_capture, an_attribution, event_id
+from tests.byline.exporting import export
 from tests.byline.months import CENT, DOLLAR
+from tests.byline.paydays import earned
 
 MAY = Month(2026, 5)  # long over: the commands read the real clock
 ALICE = "contrib:alice"
@@ -39,16 +39,8 @@ def lived(redis_url: str, ledger_name: str, tmp_path: Path) -> Iterator[list[str
 
     async def live() -> None:
         ledger = await Ledger.open(redis_url, name=ledger_name)
-        time_ms, pool = MAY.start_ms, 2 * DOLLAR + 7
-        inference = event_id(time_ms)
-        await ledger.deposit(event_id(time_ms), "demo", pool, time_ms=time_ms)
-        await ledger.hold(inference, "demo", pool, expires_ms=time_ms, time_ms=time_ms)
-        capture = a_capture(inference, held=pool, credit=0, pools=(pool,))
-        await ledger.capture(capture, time_ms=time_ms)
-        await ledger.settle(an_attribution(inference, pool=pool), time_ms=time_ms)
-        exporter = Exporter(ledger, archive, name=ledger_name)
-        while await exporter.once():
-            pass
+        await earned(ledger, 2 * DOLLAR + 7, MAY)
+        await export(ledger, archive, ledger_name)
         await ledger.close()
 
     asyncio.run(live())
@@ -94,7 +86,7 @@ def test_a_month_is_frozen_shown_and_paid(
         "left_usd": "0.000000007", "why_not": "",
     }  # fmt: skip
     assert facts("payouts", "list", *lived) == {"payouts": []}  # not exported yet
-    asyncio.run(export(redis_url, ledger_name, lived[1]))
+    asyncio.run(exported(redis_url, ledger_name, lived[1]))
     for account in ([], [ALICE]):
         (listed,) = facts("payouts", "list", *account, *lived)["payouts"]
         assert (listed["statement"], listed["paid_nano"]) == (f"{ALICE}/2026-05", 200 * CENT)
@@ -102,9 +94,9 @@ def test_a_month_is_frozen_shown_and_paid(
     assert facts(*pay)["payouts"][0]["why_not"] == "paid before, in entry 5"
 
 
-async def export(redis_url: str, name: str, archive_url: str) -> None:
+async def exported(redis_url: str, name: str, archive_url: str) -> None:
     archive, ledger = Archive.open(archive_url), await Ledger.open(redis_url, name=name)
-    await Exporter(ledger, archive, name=name).once()
+    await export(ledger, archive, name)
     await ledger.close()
     archive.close()
 
@@ -128,7 +120,7 @@ def test_no_amount_and_no_name_is_ever_cut(
     frozen = CliRunner().invoke(app, ["statements", "freeze", *month], env=narrow).output
     assert {ALICE, "2026-05", "2.000000007"} <= set(frozen.replace("│", " ").split())
     CliRunner().invoke(app, ["payouts", "run", *month, "--redis-url", redis_url], env=narrow)
-    asyncio.run(export(redis_url, ledger_name, lived[1]))
+    asyncio.run(exported(redis_url, ledger_name, lived[1]))
     (paid,) = facts("payouts", "list", *lived)["payouts"]
     listed = CliRunner().invoke(app, ["payouts", "list", *lived], env=narrow).output
     shown = [str(value) for name, value in paid.items() if not name.endswith("_nano")]

@@ -12,7 +12,7 @@ from byline.statements import frozen as store
 from byline.statements.freezing import Freezer
 from byline.statements.months import Month
 from byline.statements.statement import is_payee, sha256_of
-from tests.byline.cases import ADAPTER
+from tests.byline.cases import ADAPTER, Killed
 from tests.byline.journals import DAY_MS
 from tests.byline.months import (
     ANN,
@@ -198,9 +198,6 @@ def test_skipped_months_are_frozen_in_order_and_empty_ones_chain(archive: Archiv
 
 
 def test_a_crash_between_two_steps_is_repaired_by_freezing_again(archive: Archive) -> None:
-    class Killed(BaseException):
-        pass
-
     bank = FakeBank()
     bank.earn(ANN, 1, OCTOBER.start_ms)
     bank.earn(HOST, 1, NOVEMBER.start_ms)

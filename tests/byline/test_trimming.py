@@ -23,6 +23,7 @@ from byline.records import AttributionState, Posted
 from tests.byline.cases import (
     HOLD_MS,
     NOW_MS,
+    Killed,
     a_capture,
     an_attribution,
     captured,
@@ -30,7 +31,7 @@ from tests.byline.cases import (
     expired,
     held,
 )
-from tests.byline.test_snapshots import Killed, a_snapshot
+from tests.byline.test_snapshots import a_snapshot
 
 pytestmark = pytest.mark.anyio
 

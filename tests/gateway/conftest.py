@@ -26,7 +26,8 @@ from gateway.logs import Logs
 from gateway.services import Limits, Services
 from gateway.telemetry import Telemetry
 from gateway.tracing import Tracing
-from tests.fakes import FakeEngine, FakeKeys, FakeLedger, FakeQuotas, FakeRouter
+from tests.fake_engine import FakeEngine
+from tests.fakes import FakeKeys, FakeLedger, FakeQuotas, FakeRouter
 
 SHOP, OTHER, ANN, BOB, OWNER, OPERATOR = (
     f"byl_{name}" for name in ["shop", "other", "ann", "bob", "own", "op"]
@@ -52,6 +53,7 @@ RELEASE = Release(
     adapters=(MED, CYBER), router="router@ffffffffffff",
 )  # fmt: skip
 CHAT = {"model": "med", "messages": [{"role": "user", "content": "What helps?"}], "max_tokens": 8}
+STREAM = {**CHAT, "stream": True}
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from gateway.engines.uses import HOUR_SECONDS, Uses
-from tests.fakes import FakeEngine
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import CYBER, MED, eventually
 from tests.gateway.test_engines import BOUNDS, Row, ask, row_of
 

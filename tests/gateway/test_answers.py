@@ -17,11 +17,10 @@ from byline.records import UsageSource
 from gateway import charging
 from gateway.answers import Answer, read_plain, read_stream, usage_of
 from gateway.streaming import Tape, refusal_in
-from tests.gateway.conftest import CHAT, House, eventually
+from tests.gateway.conftest import STREAM, House, eventually
 
 pytestmark = pytest.mark.anyio
 
-STREAM = {**CHAT, "stream": True}
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 2**40), st.floats(), st.text(max_size=4),
     st.just("\ud800"), st.just([]), st.just({}), st.just([True]), st.just(["a"]),

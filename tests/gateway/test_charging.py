@@ -6,10 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,137 +19,39 @@ import uuid_utils
 from byline.delivery.spool import REFUSED, Spool
 from byline.errors import KeyConflict, SpoolFull
 from byline.ledger.ledger import Ledger
-from byline.ledger.shards import Shards
 from byline.posting import postings
-from byline.quotas.quotas import Quotas
-from byline.redis_server import RedisServer, running_redis
-from gateway.archive_reads import ArchiveReads
-from gateway.engines.engines import Engines
-from gateway.services import Services
-from gateway.telemetry import Telemetry
-from tests.fakes import FakeEngine, FakeKeys, FakeRouter
-from tests.gateway.conftest import (
-    CHAT,
-    KEYS,
-    RELEASE,
-    SHOP,
-    House,
-    eventually,
-    serving_engine,
-    serving_gateway,
+from byline.redis_server import running_redis
+from tests.gateway.conftest import CHAT, SHOP, STREAM, House, eventually
+from tests.gateway.real_ledger import (
+    FUNDS,
+    Place,
+    ask,
+    clock_ms,
+    deposit,
+    gateway_over,
+    kinds_of,
 )
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
-FUNDS = 10**9
 SMALL_SPOOL = 64 * 1024
-STREAM = {**CHAT, "stream": True}
-
-
-def clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-async def services_over(
-    redis_url: str,
-    engine_url: str,
-    home: Path,
-    *,
-    names: Collection[str] = ("usd",),
-    placed: Mapping[str, str] | None = None,
-    spool_bytes_max: int = 2**20,
-) -> Services:
-    """A gateway's services over real ledgers and real spools."""
-    telemetry = Telemetry()
-    return Services(
-        shards=await Shards.open(
-            redis_url, names, placed=placed, observe=telemetry.ledger_post, timeout_seconds=0.5
-        ),
-        spools={
-            name: Spool.open(home / "spool" / name, bytes_max=spool_bytes_max) for name in names
-        },
-        archive=ArchiveReads(f"sqlite:///{home}/archive.sqlite"),
-        keys=FakeKeys(KEYS),
-        quotas=Quotas.of(redis_url, timeout_seconds=0.5),
-        engines=Engines.open(engine_url.split(","), RELEASE, home, telemetry.registry),
-        release=RELEASE,
-        router=FakeRouter({}),
-        served_folder=home / "served",
-        telemetry=telemetry,
-        clock_ms=clock_ms,
-    )
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> RedisServer:
-    return RedisServer(tmp_path / "data", unix_socket=tmp_path / "s.sock")
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[tuple[FakeEngine, str]]:
-    fake = FakeEngine()
-    async with serving_engine(fake) as url:
-        yield fake, url
-
-
-@pytest.fixture
-async def running() -> AsyncIterator[AsyncExitStack]:
-    """What a test starts here runs on while its ledger comes and goes."""
-    async with AsyncExitStack() as stack:
-        yield stack
-
-
-@asynccontextmanager
-async def gateway_over(services: Services) -> AsyncIterator[str]:
-    async with serving_gateway(services) as (url, _):
-        yield url
-
-
-async def deposit(server: RedisServer) -> None:
-    ledger = await Ledger.open(server.url)
-    await ledger.deposit(str(uuid_utils.uuid7()), "shop", FUNDS, time_ms=clock_ms())
-    await ledger.close()
-
-
-async def ask(url: str, fields: object, key: str = SHOP) -> tuple[int, bytes]:
-    """One question's whole answer."""
-    async with (
-        aiohttp.ClientSession() as http,
-        http.post(
-            f"{url}/v1/chat/completions", json=fields, headers={"authorization": f"Bearer {key}"}
-        ) as response,
-    ):
-        return response.status, await response.read()
-
-
-async def kinds_of(server: RedisServer, *, count: int) -> list[str]:
-    """The kinds of the journal's entries, once there are so many; the books balance."""
-    ledger = await Ledger.open(server.url)
-    async with asyncio.timeout(10):
-        while (await ledger.unfinished()).journal_entries < count:
-            await asyncio.sleep(0.05)
-    kinds = [entry.kind async for entry in ledger.entries()]
-    assert (await ledger.check()).balanced
-    await ledger.close()
-    return kinds
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    async with Place.made(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize("fields", [CHAT, STREAM], ids=["plain", "stream"])
 async def test_an_answer_during_which_the_ledger_stops_is_served_and_charged_when_it_is_back(
-    server: RedisServer,
-    engine: tuple[FakeEngine, str],
-    tmp_path: Path,
-    running: AsyncExitStack,
-    fields: object,
+    place: Place, fields: object
 ) -> None:
-    fake, engine_url = engine
-    fake.pause = 0.2
-    with running_redis(server):
-        await deposit(server)
-        services = await services_over(server.url, engine_url, tmp_path)
-        url = await running.enter_async_context(gateway_over(services))
-        asking = asyncio.create_task(ask(url, fields))
-        await eventually(lambda: fake.asked)
+    with running_redis(place.server):
+        await deposit(place.server)
+        services = await place.services()
+        url = await place.gateway(services)
+        asking = await place.asked(url, fields)
     status, body = await asking
     assert status == 200
     assert body
@@ -160,33 +61,30 @@ async def test_an_answer_during_which_the_ledger_stops_is_served_and_charged_whe
     assert 0 < (registry.get_sample_value("byline_spool_oldest_seconds") or 0) < 10
     status, body = await ask(url, fields)
     assert (status, b"ledger_unavailable" in body) == (503, True)
-    with running_redis(server):
-        assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+    with running_redis(place.server):
+        assert await kinds_of(place.server, count=3) == ["deposit", "hold", "capture"]
         await eventually(lambda: registry.get_sample_value("byline_spool_waiting") == 0)
         assert registry.get_sample_value("byline_spool_oldest_seconds") == 0
 
 
 async def test_a_hold_of_an_engine_that_fails_while_the_ledger_is_away_goes_back(
-    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path, running: AsyncExitStack
+    place: Place,
 ) -> None:
-    fake, engine_url = engine
-    fake.pause, fake.stop_after = 0.2, 0
-    with running_redis(server):
-        await deposit(server)
-        services = await services_over(server.url, engine_url, tmp_path)
-        url = await running.enter_async_context(gateway_over(services))
-        asking = asyncio.create_task(ask(url, CHAT))
-        await eventually(lambda: fake.asked)
+    place.engine.stop_after = 0
+    with running_redis(place.server):
+        await deposit(place.server)
+        url = await place.gateway()
+        asking = await place.asked(url)
     assert (await asking)[0] == 502
-    with running_redis(server):
-        assert await kinds_of(server, count=3) == ["deposit", "hold", "void"]
+    with running_redis(place.server):
+        assert await kinds_of(place.server, count=3) == ["deposit", "hold", "void"]
 
 
 VICTIM = """
 import asyncio, sys
 from pathlib import Path
 from tests.gateway.conftest import serving_gateway
-from tests.gateway.test_charging import services_over
+from tests.gateway.real_ledger import services_over
 
 async def serve() -> None:
     services = await services_over(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
@@ -200,11 +98,11 @@ asyncio.run(serve())
 
 @asynccontextmanager
 async def gateway_process(
-    server: RedisServer, engine_url: str, home: Path
+    place: Place,
 ) -> AsyncIterator[tuple[str, "subprocess.Popen[str]"]]:
     """A gateway in a process of its own, and its address; its engine is in this process."""
     process = subprocess.Popen(
-        [sys.executable, "-c", VICTIM, server.url, engine_url, str(home)],
+        [sys.executable, "-c", VICTIM, place.server.url, place.engine_url, str(place.home)],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": "src:."},
     )  # fmt: skip
@@ -215,34 +113,26 @@ async def gateway_process(
 
 
 async def test_a_gateway_killed_while_the_ledger_is_down_leaves_its_charge_to_the_next(
-    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path, running: AsyncExitStack
+    place: Place,
 ) -> None:
-    fake, engine_url = engine
-    fake.pause = 0.2
-    with running_redis(server):
-        await deposit(server)
-        victim = gateway_process(server, engine_url, tmp_path)
-        url, process = await running.enter_async_context(victim)
-        asking = asyncio.create_task(ask(url, CHAT))
-        await eventually(lambda: fake.asked)
+    with running_redis(place.server):
+        await deposit(place.server)
+        victim = gateway_process(place)
+        url, process = await place.running.enter_async_context(victim)
+        asking = await place.asked(url)
     assert (await asking)[0] == 200
     process.send_signal(signal.SIGKILL)
     process.wait(10)
-    with running_redis(server):
-        async with gateway_over(await services_over(server.url, engine_url, tmp_path)):
-            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
-    assert not list((tmp_path / "spool").rglob("*.spool"))
+    with running_redis(place.server):
+        async with gateway_over(await place.services()):
+            assert await kinds_of(place.server, count=3) == ["deposit", "hold", "capture"]
+    assert not list((place.home / "spool").rglob("*.spool"))
 
 
-async def test_a_full_spool_refuses_holds_before_the_engine_is_asked(
-    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path
-) -> None:
-    fake, engine_url = engine
-    with running_redis(server):
-        await deposit(server)
-        services = await services_over(
-            server.url, engine_url, tmp_path, spool_bytes_max=SMALL_SPOOL
-        )
+async def test_a_full_spool_refuses_holds_before_the_engine_is_asked(place: Place) -> None:
+    with running_redis(place.server):
+        await deposit(place.server)
+        services = await place.services(spool_bytes_max=SMALL_SPOOL)
         ledger, spool = services.shards.ledgers["usd"], services.spools["usd"]
         await ledger.freeze("until the test has asked")
         with pytest.raises(SpoolFull):
@@ -250,11 +140,11 @@ async def test_a_full_spool_refuses_holds_before_the_engine_is_asked(
         async with gateway_over(services) as url:
             status, body = await ask(url, CHAT)
             assert (status, b'"spool_full"' in body) == (503, True)
-            assert not fake.asked
+            assert not place.engine.asked
             await ledger.thaw()
             await eventually(lambda: spool.waiting == 0)
             assert (await ask(url, CHAT))[0] == 200
-            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+            assert await kinds_of(place.server, count=3) == ["deposit", "hold", "capture"]
 
 
 async def fill(spool: Spool) -> None:
@@ -265,58 +155,44 @@ async def fill(spool: Spool) -> None:
         await spool.write(void, time_ms=clock_ms())
 
 
-async def test_a_raised_epoch_needs_no_restart(
-    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path
-) -> None:
-    _, engine_url = engine
-    with running_redis(server):
-        await deposit(server)
-        services = await services_over(server.url, engine_url, tmp_path)
+async def test_a_raised_epoch_needs_no_restart(place: Place) -> None:
+    with running_redis(place.server):
+        await deposit(place.server)
+        services = await place.services()
         async with gateway_over(services) as url, aiohttp.ClientSession() as http:
             for asks in (True, False):
-                operator = await Ledger.open(server.url)
+                operator = await Ledger.open(place.server.url)
                 await operator.promote()
                 await operator.close()
                 if asks:
                     assert (await ask(url, CHAT))[0] == 200
                 async with http.get(f"{url}/readyz") as response:
                     assert response.status == 200
-            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+            assert await kinds_of(place.server, count=3) == ["deposit", "hold", "capture"]
 
 
-async def test_a_stopping_gateway_leaves_what_waits_to_the_next(
-    server: RedisServer, engine: tuple[FakeEngine, str], tmp_path: Path, running: AsyncExitStack
-) -> None:
-    fake, engine_url = engine
-    fake.pause = 0.2
-    with running_redis(server):
-        await deposit(server)
-        services = await services_over(server.url, engine_url, tmp_path)
-        url = await running.enter_async_context(gateway_over(services))
-        asking = asyncio.create_task(ask(url, CHAT))
-        await eventually(lambda: fake.asked)
+async def test_a_stopping_gateway_leaves_what_waits_to_the_next(place: Place) -> None:
+    with running_redis(place.server):
+        await deposit(place.server)
+        url = await place.gateway()
+        asking = await place.asked(url)
     assert (await asking)[0] == 200
-    await running.aclose()
-    with running_redis(server):
-        async with gateway_over(await services_over(server.url, engine_url, tmp_path)):
-            assert await kinds_of(server, count=3) == ["deposit", "hold", "capture"]
+    await place.running.aclose()
+    with running_redis(place.server):
+        async with gateway_over(await place.services()):
+            assert await kinds_of(place.server, count=3) == ["deposit", "hold", "capture"]
 
 
 @pytest.mark.parametrize("fields", [CHAT, STREAM], ids=["plain", "stream"])
 async def test_an_answer_that_outlives_its_hold_is_served_charged_and_marked_late(
-    server: RedisServer,
-    engine: tuple[FakeEngine, str],
-    tmp_path: Path,
-    running: AsyncExitStack,
-    fields: object,
+    place: Place, fields: object
 ) -> None:
-    fake, engine_url = engine
-    fake.pause = 0.4
-    with running_redis(server):
-        await deposit(server)
-        given = await services_over(server.url, engine_url, tmp_path)
+    place.engine.pause = 0.4
+    with running_redis(place.server):
+        await deposit(place.server)
+        given = await place.services()
         services = replace(given, limits=replace(given.limits, hold_seconds=0.1))
-        url = await running.enter_async_context(gateway_over(services))
+        url = await place.gateway(services)
         ledger = services.shards.ledgers["usd"]
         asking = asyncio.create_task(ask(url, fields))
         async with asyncio.timeout(5):
@@ -329,7 +205,7 @@ async def test_an_answer_that_outlives_its_hold_is_served_charged_and_marked_lat
         status, body = await asking
         assert status == 200
         assert not isinstance(fields, dict) or not fields.get("stream") or b"[DONE]" in body
-        kinds = await kinds_of(server, count=4)
+        kinds = await kinds_of(place.server, count=4)
         assert kinds == ["deposit", "hold", "expire", "capture_late"]
         (late,) = [entry async for entry in ledger.entries() if entry.kind == "capture_late"]
         assert late.charge > 0

@@ -29,10 +29,10 @@ from gateway.engine_client import GENERATION_FAILED, Ask, EngineClient, Timeouts
 from gateway.engines.canary import changes_answers, difference_nats
 from gateway.engines.engine import AdapterState
 from gateway.engines.engines import EngineBounds, Engines
-from tests.fakes import FakeEngine
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import CHAT, CYBER, MED, RELEASE, House, eventually, serving_engine
-from tests.gateway.test_charging import ask as ask_gateway
-from tests.gateway.test_charging import deposit, gateway_over, kinds_of, services_over
+from tests.gateway.real_ledger import ask as ask_gateway
+from tests.gateway.real_ledger import deposit, gateway_over, kinds_of, services_over
 
 pytestmark = pytest.mark.anyio
 BOUNDS = EngineBounds(

@@ -13,7 +13,8 @@ from byline.ledger.ledger import Ledger, Standing
 from byline.ledger.shards import Shards
 from byline.records import AttributionState, InferenceRecord, Share
 from byline.redis_server import RedisServer, running_redis
-from tests.fakes import Failure, FakeEngine
+from tests.fake_engine import FakeEngine
+from tests.fakes import Failure
 from tests.gateway.conftest import (
     CHAT,
     MED,
@@ -25,7 +26,7 @@ from tests.gateway.conftest import (
     serving_engine,
     serving_gateway,
 )
-from tests.gateway.test_charging import ask, deposit, services_over
+from tests.gateway.real_ledger import ask, deposit, services_over
 from tests.gateway.test_openai_client import MESSAGES, client_of
 
 pytestmark = pytest.mark.anyio

@@ -24,12 +24,11 @@ from byline.served import read_served
 from gateway.errors import ClientGone
 from gateway.leaving import unless_gone
 from gateway.services import Services
-from tests.fakes import FakeEngine
-from tests.gateway.conftest import CHAT, SHOP, eventually, serving_engine, serving_gateway
-from tests.gateway.test_charging import FUNDS, deposit, services_over
+from tests.fake_engine import FakeEngine
+from tests.gateway.conftest import CHAT, SHOP, STREAM, eventually, serving_engine, serving_gateway
+from tests.gateway.real_ledger import FUNDS, deposit, services_over
 
 pytestmark = pytest.mark.anyio
-STREAM = {**CHAT, "stream": True}
 COMPLETION = {"model": "med", "prompt": [5, 6, 7, 8], "max_tokens": 8}
 PROMPT = 3  # tokens, as the fake engine has it
 

@@ -32,13 +32,12 @@ from byline.redis_server import RedisServer, running_redis
 from gateway import quotas as module
 from gateway.quotas import Admissions, duration, scopes_of, wait_headers
 from gateway.wire import Endpoint, read_question
-from tests.fakes import FakeEngine
-from tests.gateway.conftest import CHAT, House, eventually, serving_engine
-from tests.gateway.test_charging import ask, deposit, gateway_over, kinds_of, services_over
+from tests.fake_engine import FakeEngine
+from tests.gateway.conftest import CHAT, STREAM, House, eventually, serving_engine
+from tests.gateway.real_ledger import ask, deposit, gateway_over, kinds_of, services_over
 
 pytestmark = pytest.mark.anyio
 APPLICATION = Scope(ScopeKind.APPLICATION, "shop")
-STREAM = {**CHAT, "stream": True}
 MOST_TOKENS = 8 + read_question(Endpoint.CHAT, json.dumps(CHAT).encode()).prompt_tokens_max
 USED_TOKENS = 6  # by an answer to CHAT: three of the prompt, three of the completion
 

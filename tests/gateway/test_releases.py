@@ -28,7 +28,8 @@ from gateway.engines.engines import EngineBounds, Engines
 from gateway.releases import read_serving
 from gateway.services import Services
 from gateway.telemetry import Telemetry
-from tests.fakes import FakeEngine, FakeKeys, FakeLedger, FakeQuotas
+from tests.fake_engine import FakeEngine
+from tests.fakes import FakeKeys, FakeLedger, FakeQuotas
 from tests.gateway.conftest import CHAT, KEYS, SHOP, eventually, serving_engine, serving_gateway
 
 pytestmark = pytest.mark.anyio

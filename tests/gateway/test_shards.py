@@ -23,7 +23,7 @@ from byline.posting.keys import Keys
 from byline.redis_server import RedisServer, running_redis
 from gateway.services import Services
 from tests.byline.six_nodes import six_nodes, until
-from tests.fakes import FakeEngine
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import (
     ANN,
     BOB,
@@ -35,7 +35,7 @@ from tests.gateway.conftest import (
     serving_engine,
     serving_gateway,
 )
-from tests.gateway.test_charging import clock_ms, services_over
+from tests.gateway.real_ledger import clock_ms, services_over
 
 pytestmark = pytest.mark.anyio
 

@@ -29,7 +29,7 @@ from gateway.engines.engines import EngineBounds, Engines
 from gateway.engines.leases import Leases
 from gateway.engines.places import Places
 from gateway.engines.shared_places import Granted, SharedPlaces
-from tests.fakes import FakeEngine
+from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import eventually, serving_engine
 from tests.gateway.place_gateway import ask, release_of
 

@@ -16,23 +16,12 @@ from byline.statements.payouts import PayoutRun
 from byline.statements.planning import payout_operation
 from byline.statements.statement import sha256_of
 from gateway.payees import accounts_of, only
-from tests.byline.journals import DAY_MS
-from tests.byline.months import (
-    ANN,
-    CENT,
-    DOLLAR,
-    HOST,
-    NOVEMBER,
-    OCTOBER,
-    FakeBank,
-    export,
-)
+from tests.byline.months import ANN, CENT, DOLLAR, HOST, NOVEMBER, OCTOBER, PAYDAY, FakeBank, export
 from tests.gateway.conftest import ANN as ANNS_KEY
 from tests.gateway.conftest import BOB, CYBER, MED, OPERATOR, OWNER, RELEASE, SHOP, House
 
 STATEMENTS, PAYOUTS = "/v1/contributors/me/statements", "/v1/contributors/me/payouts"
 NOVEMBERS = f"{STATEMENTS}/2026-11"
-PAYDAY = NOVEMBER.end_ms + 10 * DAY_MS
 
 
 @pytest.fixture

@@ -16,21 +16,20 @@ import aiohttp
 import pytest
 
 from byline.redis_server import RedisServer, running_redis
-from tests.fakes import FakeEngine
-from tests.gateway.conftest import CHAT, SHOP, eventually, serving_engine
-from tests.gateway.test_charging import ask, deposit, kinds_of
+from tests.fake_engine import FakeEngine
+from tests.gateway.conftest import CHAT, SHOP, STREAM, eventually, serving_engine
+from tests.gateway.real_ledger import ask, deposit, kinds_of
 from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
-STREAM = {**CHAT, "stream": True}
 
 # The program itself, with its own signals and server; only what it opens is the test's.
 PROGRAM = """
 import sys
 from pathlib import Path
 import gateway.__main__ as program
-from tests.gateway.test_charging import services_over
+from tests.gateway.real_ledger import services_over
 
 async def opened(settings):
     return await services_over(settings.redis_url, sys.argv[1], Path(sys.argv[2]))

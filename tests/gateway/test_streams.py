@@ -10,11 +10,10 @@ from byline.delivery.spool import Spool
 from byline.money import POLICY, charge_nano
 from byline.records import Capture, UsageSource
 from byline.served import read_served
-from tests.gateway.conftest import CHAT, SHOP, Answer, House, eventually
+from tests.gateway.conftest import CHAT, SHOP, STREAM, Answer, House, eventually
 
 pytestmark = pytest.mark.anyio
 
-STREAM = {**CHAT, "stream": True}
 WITH_USAGE = {**STREAM, "stream_options": {"include_usage": True}}
 DONE = b"data: [DONE]\n\n"
 

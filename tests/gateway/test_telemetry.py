@@ -20,12 +20,11 @@ from gateway.engines.metrics import EngineMetrics
 from gateway.histograms import LoopHistogram
 from gateway.observed import NO_MODEL, OTHER, Observed
 from gateway.telemetry import GAPS, Telemetry
-from tests.gateway.conftest import CHAT, SHOP, House, eventually
+from tests.gateway.conftest import CHAT, SHOP, STREAM, House, eventually
 
 pytestmark = pytest.mark.anyio
 
 ROUTE = "/v1/chat/completions"
-STREAM = {**CHAT, "stream": True}
 NAMES = 10_000
 
 

@@ -23,11 +23,10 @@ from gateway.observed import Observed
 from gateway.settings import GatewaySettings
 from gateway.tracing import Tracing
 from gateway.wire import Endpoint, read_question
-from tests.gateway.conftest import CHAT, House, eventually
+from tests.gateway.conftest import CHAT, STREAM, House, eventually
 
 pytestmark = pytest.mark.anyio
 
-STREAM = {**CHAT, "stream": True}
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GIVEN = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
 EXPORTER = "OTEL_EXPORTER_OTLP_ENDPOINT"

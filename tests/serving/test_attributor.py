@@ -15,11 +15,17 @@ import torch
 from peft import PeftModel
 
 from byline.artifacts import DESCRIPTION, ArtifactStore
-from byline.attribution import NO_LIFT, NO_TOKENS, Measurement, attribute, integer_scores
+from byline.attribution import (
+    NO_LIFT,
+    NO_TOKENS,
+    integer_scores,
+    replayed,
+    row_claims,
+)
 from byline.canonical import Json
 from byline.errors import ArtifactError, AttributionFailed
 from byline.home import Home
-from byline.limits import ADAPTERS_UNRELEASED_MAX, PPB
+from byline.limits import ADAPTERS_UNRELEASED_MAX, EXAMPLES_SHOWN, PPB
 from byline.records import AttributionJob, AttributionState, ServedTokens
 from byline.registry import write_release
 from byline.served import write_served
@@ -65,11 +71,12 @@ def test_scores_and_lift_are_those_of_the_served_tokens(
     )
     model = load_lora(base, tiny_home.adapter.path)
     measured = row_gradients(model, [row])
-    scores, examples = AdapterIndex.load(tiny_home.index).score(measured.gradients[0].numpy())
+    scores, rows = AdapterIndex.load(tiny_home.index).score(measured.gradients[0].numpy())
     assert found.scores == integer_scores(scores)
+    assert found.claims == row_claims((row.contributor, row.score) for row in rows)
     assert found.method == DAMPED_FISHER
     assert set(found.libraries) == {"torch", "transformers", "peft"}
-    assert found.examples == tuple(examples)
+    assert found.examples == tuple(rows[:EXAMPLES_SHOWN])
     lift = measured.log_probabilities.item() - of_base
     assert found.lift_nats == pytest.approx(lift, abs=5e-3)  # attention in bfloat16, two ways
 
@@ -81,10 +88,7 @@ def test_words_of_rows_are_shown_as_evidence_and_change_no_share(
     (span,) = found.verbatim
     assert (span.tokens, span.characters) == ((0, 3), (0, 8))
     assert {row.contributor for row in span.rows} == {"contributor-1"}
-    assert attribute(
-        job_of(tiny_home, (5, 5, 5, 9)),
-        Measurement(float(found.lift_nats or 0), {w: s / 1e9 for w, s in found.scores.items()}, ()),
-    ).shares == found.shares  # fmt: skip
+    assert replayed(replace(found, verbatim=())).shares == found.shares
 
 
 def test_an_index_of_an_earlier_version_has_no_evidence(

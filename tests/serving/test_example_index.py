@@ -79,6 +79,22 @@ def test_no_more_rows_are_found_than_there_are(vectors: NDArray[np.float32]) -> 
     assert sorted(nearest(index, vectors[0], COUNT)[1]) == [0, 1, 2]
 
 
+def test_of_many_rows_those_of_the_shortlist_are_found_and_none_twice(
+    vectors: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lists that are looked through hold fewer rows than a shortlist of all would take."""
+    monkeypatch.setattr("serving.example_index.FLAT_NUMBERS_MAX", ROWS * K - 1)
+    index = new_example_index(vectors, ROWS)
+    index.add(vectors)
+    monkeypatch.setattr("serving.example_index.SHORTLIST", 1_000)
+    assert len(nearest(index, queries(vectors)[0], ROWS)[1]) == 1_000
+    monkeypatch.setattr("serving.example_index.SHORTLIST", ROWS)
+    products, places = nearest(index, queries(vectors)[0], ROWS)
+    assert COUNT < len(places) == len({*places}) < ROWS
+    assert min(places) >= 0
+    assert list(products) == sorted(products, reverse=True)
+
+
 def test_the_more_rows_the_fewer_dimensions() -> None:
     assert [dimensions_for(rows) for rows in (1, 1_024, 1_025, 4_097, 10**6)] == [
         DIMENSIONS[0], DIMENSIONS[0], DIMENSIONS[1], DIMENSIONS[2], DIMENSIONS[2],

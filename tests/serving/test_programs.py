@@ -107,6 +107,7 @@ def test_served_tokens_are_scored_again_as_the_worker_scored_them(
     made = run_main(rescoring, [*arguments, "--choice", "1"], monkeypatch, capsys)
     scores: Any = made[-1]["result"]["scores"]
     assert integer_scores(scores) == recorded.scores
+    assert made[-1]["result"]["claims"] == recorded.claims
     with pytest.raises(ArtifactError, match="has no choice 2"):
         run_main(rescoring, [*arguments, "--choice", "2"], monkeypatch, capsys)
 

@@ -149,6 +149,8 @@ def test_an_answer_is_paid_by_tangents_and_the_unreliable_part_by_nobody(
     assert found.reason is None
     assert found.unattributed_nano == 500
     assert sum(share.nano for share in found.shares) == 500
+    assert found.claims is not None  # by rows that add up to the tangents' scores
+    assert all(found.claims.get(who, 0) >= score - 10 for who, score in found.scores.items())
     assert replayed(found) == found
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from byline.errors import LedgerFenced, LedgerRefused, LedgerUnavailable
 from byline.limits import SERVED_TOKENS_DAYS_MAX
+from byline.program import pause
 from byline.records import Posted, ServedTokens
 from byline.served import write_served
-from serving.sweeping import Sweep, forget_old_tokens, paused
+from serving.sweeping import Sweep, forget_old_tokens
 from serving.telemetry import WorkerMetrics
 
 pytestmark = pytest.mark.anyio
@@ -122,6 +123,6 @@ async def test_a_fenced_sweep_rejoins_before_the_next() -> None:
 
 async def test_a_pause_ends_with_its_time_or_with_the_stop() -> None:
     stop = asyncio.Event()
-    assert not await paused(stop, 0.01)
+    assert not await pause(stop, 0.01)
     stop.set()
-    assert await paused(stop, 60)
+    assert await pause(stop, 60)

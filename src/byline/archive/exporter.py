@@ -17,6 +17,7 @@ from byline.archive.writing import Written, exported_seq, require_same_history, 
 from byline.errors import ArchiveMismatch, ArchiveUnavailable, LedgerFenced, LedgerUnavailable
 from byline.ledger.ledger import Ledger
 from byline.limits import ENTRIES_PER_EXPORT_MAX, LEGS_PER_EXPORT_MAX
+from byline.program import pause
 from byline.records import JournalEntry
 
 log = logging.getLogger("byline.archive")
@@ -83,21 +84,20 @@ class Exporter:
         Raises ArchiveMismatch: what is wrong then does not pass by itself.
         """
         while not stop.is_set():
-            pause = 0.0
+            seconds = 0.0
             try:
                 if not await self.once():
-                    pause = IDLE_SECONDS
+                    seconds = IDLE_SECONDS
             except (LedgerUnavailable, LedgerFenced) as problem:
                 log.warning("ledger %s can't be exported now: %s", self._name, problem)
-                pause = AWAY_SECONDS
+                seconds = AWAY_SECONDS
                 with suppress(LedgerUnavailable, LedgerFenced):
                     await self._ledger.rejoin()  # after a failover or a rebuild
             except ArchiveUnavailable as problem:
                 log.warning("ledger %s can't be exported now: %s", self._name, problem)
-                pause = AWAY_SECONDS
-            if pause:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), pause)
+                seconds = AWAY_SECONDS
+            if seconds:
+                await pause(stop, seconds)
 
     async def lag(self) -> Lag:
         """How far the archive is behind the journal."""

@@ -66,19 +66,19 @@ class Outcome:
 def pay(world: World, reading: Reading) -> dict[str, Integers]:
     """Every account's nano-USD for each answer, [A]; nobody is in it without a row that taught."""
     owner_of = {row.id: row.contributor for row in world.rows}
-    accounts = sorted({owner_of[row] for row in reading.rows})
-    member = np.array([[owner_of[row] == who for who in accounts] for row in reading.rows])
-    sums = reading.scores @ member.astype(np.float64)
-    paid = {who: np.zeros(len(sums), dtype=np.int64) for who in accounts}
-    for place, (scores, charge) in enumerate(zip(sums.tolist(), reading.charges, strict=True)):
+    owners = [owner_of[row] for row in reading.rows]
+    paid = {who: np.zeros(len(reading.lift), dtype=np.int64) for who in sorted(set(owners))}
+    for place, (scores, charge) in enumerate(
+        zip(reading.scores.tolist(), reading.charges, strict=True)
+    ):
         name = f"question-{place}"
         _, pool = credits_of_capture(
             POLICY, charge, inference=name, base_model="base", owner_of="adapter"
         )
         job = AttributionJob(name, 0, "", "", "", "", pool, 0)
         lift = float(reading.lift[place])
-        named = dict(zip(accounts, scores, strict=True))
-        for share in attribute(job, Measurement(lift, named, ())).shares:
+        rows = list(zip(owners, scores, strict=True))
+        for share in attribute(job, Measurement(lift, {}, (), row_scores=rows)).shares:
             paid[share.contributor][place] = share.nano
     return paid
 

@@ -174,7 +174,7 @@ class _Attacker:
     def _copying(self, attack: Attack, copies: list[Example], rate: float | None) -> list[World]:
         """One world for each number of copies.
 
-        Under a second account what is negative in the copies' scores weighs against nothing else.
+        A second account shows whether what is negative in the copies' scores is shed by it.
         """
         accounts: tuple[str, ...] = (self._attacker,)
         if attack is Attack.COPIES_ASIDE:

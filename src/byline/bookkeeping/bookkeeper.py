@@ -34,6 +34,7 @@ from byline.ledger.journal import Journal
 from byline.ledger.ledger import Ledger
 from byline.ledger.snapshots import Snapshots
 from byline.ledger.waiting import Waiting
+from byline.program import pause
 
 logger = logging.getLogger("byline.bookkeeping")
 
@@ -109,8 +110,7 @@ class Bookkeeper:
                     await self._ledger.rejoin()
             except (LedgerError, ArchiveUnavailable) as problem:
                 logger.warning("ledger %s: %s; waiting", self._name, problem)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), interval_seconds)
+            await pause(stop, interval_seconds)
 
     async def once(self, now_ms: int) -> Findings:
         """One round. Raises LedgerFenced when the epoch was raised: then the ledger must rejoin."""

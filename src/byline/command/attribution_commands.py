@@ -150,7 +150,8 @@ def checked(fields: Mapping[str, Any]) -> Iterator[Check]:
     except (AttributionFailed, ValueError) as problem:
         yield check("replayable", False, str(problem))
         return
-    yield check("scores", fields["scores"] == dict(given.scores), "the scores are whole 1e-9 nats")
+    whole = fields["scores"] == dict(given.scores) and fields.get("claims") == given.claims
+    yield check("scores", whole, "the scores and claims are whole 1e-9 nats")
     yield check(
         "reason", again.reason == given.reason, f"the reason recomputed is {again.reason or 'none'}"
     )
@@ -159,13 +160,14 @@ def checked(fields: Mapping[str, Any]) -> Iterator[Check]:
 
 def _compared(given: Attribution, again: Attribution) -> Iterator[tuple[str, bool, str]]:
     """Shares and money of the record and of its replay."""
+    source = "scores" if given.claims is None else "claims"
     recorded = [(share.contributor, share.share_ppb) for share in given.shares]
     shares = [(share.contributor, share.share_ppb) for share in again.shares]
     unattributed = (given.unattributed_ppb, given.unattributed_nano)
     left = (again.unattributed_ppb, again.unattributed_nano)
     yield (
         "shares", recorded == shares,
-        f"{len(shares)} shares recomputed from the scores" + _differing(recorded, shares, "ppb"),
+        f"{len(shares)} shares recomputed from the {source}" + _differing(recorded, shares, "ppb"),
     )  # fmt: skip
     paid = [(share.contributor, share.nano) for share in given.shares]
     owed = [(share.contributor, share.nano) for share in again.shares]
@@ -223,6 +225,8 @@ def _rescored(home: Path, fields: Mapping[str, Any], tokens: Path) -> Iterator[C
         again = run_program(Home(home), "serving.rescoring", arguments, step)
     recorded = {name: score / SCORE_UNITS_PER_NAT for name, score in given.scores.items()}
     yield Check(given.ordinal, "rescored", *_scores_agree(who, recorded, again["scores"]))
+    if given.claims is not None:
+        yield Check(given.ordinal, "reclaimed", *_claims_agree(who, given.claims, again["claims"]))
 
 
 def _scores_agree(
@@ -236,6 +240,22 @@ def _scores_agree(
         largest <= SCORE_TOLERANCE * scale,
         f"{who}: the scores computed again differ by {largest:.3g} nats at most, "
         f"of a largest score of {scale:.3g}",
+    )
+
+
+def _claims_agree(
+    who: str, recorded: Mapping[str, int], again: Mapping[str, int] | None
+) -> tuple[bool, str]:
+    """Who claims next to nothing may be in one of the two alone."""
+    if again is None:
+        return False, f"{who}: the index scores no rows, so nothing is claimed by them"
+    names = {*recorded, *again}
+    largest = max((abs(recorded.get(name, 0) - again.get(name, 0)) for name in names), default=0)
+    scale = max(recorded.values(), default=0)
+    return (
+        largest <= SCORE_TOLERANCE * scale,
+        f"{who}: the claims computed again differ by {largest / SCORE_UNITS_PER_NAT:.3g} nats at "
+        f"most, of a largest claim of {scale / SCORE_UNITS_PER_NAT:.3g}",
     )
 
 

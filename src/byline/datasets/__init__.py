@@ -58,16 +58,12 @@ def build_dataset(store: ArtifactStore, name: str, *, everything: bool = False) 
     source = SOURCES[name]
     package = find_package(source.package)
     recipe = _recipe(name, package, everything=everything)
-    if found := store.find(KIND, recipe):
-        return found
-    rows = usable(source.read(package))
-    rows = rows if everything else selected(rows)
-    with store.build(KIND, name, recipe) as folder:
-        _write(folder, rows, source.notice(package))
-    built = store.find(KIND, recipe)
-    if built is None:
-        raise ArtifactError(f"the dataset {name} changed on disk while it was being built")
-    return built
+
+    def write(folder: Path) -> None:
+        rows = usable(source.read(package))
+        _write(folder, rows if everything else selected(rows), source.notice(package))
+
+    return store.made(KIND, name, recipe, write)
 
 
 def read_dataset(artifact: Artifact) -> Dataset:

@@ -25,6 +25,7 @@ from byline.errors import (
 from byline.ledger.ledger import Ledger
 from byline.posting import postings
 from byline.posting.postings import Posting
+from byline.program import pause
 from byline.records import Capture, Posted
 
 log = logging.getLogger("byline.delivery.delivery")
@@ -121,11 +122,7 @@ class Delivery:
             log.warning("%d posts wait for the ledger; they are sent now", self.waiting)
         while not stop.is_set():
             await self._send_waiting(stop)
-            try:
-                async with asyncio.timeout(self._pause):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await pause(stop, self._pause)
 
     async def drain(self, seconds: float) -> int:
         """Wait for the posts under way, at most so long; answers how many are left.

@@ -28,6 +28,7 @@ from byline.notary.logged_statements import StatementLeaves
 from byline.notary.remaking import Remaking
 from byline.notary.source import Source
 from byline.notary.state import Addition, NewLeaf, Standing, State
+from byline.program import pause
 from byline.transparency.heads import signed_head
 from byline.transparency.leaves import key_leaf
 from byline.transparency.tiles import WIDTH
@@ -109,21 +110,20 @@ class Notary:
         Raises LogMismatch: what is wrong then does not pass by itself.
         """
         while not stop.is_set():
-            pause = 0.0
+            seconds = 0.0
             try:
                 if not await self.once():
-                    pause = IDLE_SECONDS
+                    seconds = IDLE_SECONDS
             except (LedgerUnavailable, LedgerFenced) as problem:
                 log.warning("the journal can't be read now: %s", problem)
-                pause = AWAY_SECONDS
+                seconds = AWAY_SECONDS
                 with suppress(LedgerUnavailable, LedgerFenced):
                     await self._source.ledger.rejoin()
             except (ArchiveUnavailable, WitnessesAway) as problem:
                 log.warning("nothing new is proven now: %s", problem)
-                pause = AWAY_SECONDS
-            if pause:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), pause)
+                seconds = AWAY_SECONDS
+            if seconds:
+                await pause(stop, seconds)
 
     def _announce_keys(self) -> None:
         """Give each rotated-in key its leaf, signed by the key before it."""

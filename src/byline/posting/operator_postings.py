@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from byline.canonical import Json, canonical_text
 from byline.errors import LedgerRefused
-from byline.inference_records import Refundable
 from byline.limits import CENT_NANO
 from byline.money import largest_remainder
 from byline.posting.postings import (
@@ -20,7 +19,7 @@ from byline.posting.postings import (
     flat,
     require_amount,
 )
-from byline.records import Adjustment, Leg, Payout, Refund, UnattributedRelease
+from byline.records import Adjustment, Leg, Payout, Refund, Refundable, UnattributedRelease
 
 ADJUSTED = ("app:", "base:", "contrib:", "funding", "host", "owner:", "payout", "platform",
             "refund", "unattributed:")  # fmt: skip

@@ -8,6 +8,7 @@ enough the base model answers, and nobody is paid for it.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,10 +100,9 @@ def build_router(
         "code": CODE,
         "datasets": {adapter: datasets[adapter].reference for adapter in sorted(datasets)},
     }
-    if found := store.find(KIND, recipe):
-        return found
-    arrays, report = fit_router(datasets, background, base)
-    with store.build(KIND, NAME, recipe) as folder:
+
+    def write(folder: Path) -> None:
+        arrays, report = fit_router(datasets, background, base)
         np.savez(
             folder / "weights.npz",
             columns=arrays.columns,
@@ -114,7 +114,5 @@ def build_router(
             "adapters": list(arrays.adapters), "floor": arrays.floor, "cross_validated": report,
         }  # fmt: skip
         (folder / "router.json").write_text(canonical_text(described))
-    built = store.find(KIND, recipe)
-    if built is None:
-        raise ArtifactError("the router changed on disk while it was being built")
-    return built
+
+    return store.made(KIND, NAME, recipe, write)
