@@ -41,11 +41,6 @@ class Inferences:
                 return _refunded(standing, legs)
         return f"has an entry of kind {kind}"
 
-    def state_of(self, inference: str) -> str:
-        """How far it is; `new` where nothing was posted."""
-        standing = self._standings.get(inference)
-        return standing.state if standing else "new"
-
     def unfinished(self) -> Iterator[tuple[str, str]]:
         """Every inference that has not come to its end, and what is missing."""
         for inference, standing in self._standings.items():

@@ -4,20 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from byline.artifacts import Artifact
 from byline.attacks.pay import Reading
 from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals.plan import Planner, Run
 from serving.counterfactuals.runs import RunStore
-from serving.counterfactuals.vectors import scores
+from serving.counterfactuals.vectors import row_scores
 from serving.fidelity.answers import prompts_of, served_answer
 from serving.fidelity.asking import gradients, log_probabilities
-from serving.fisher import damping_of, gram, solve_weights
 from serving.lora import add_lora, set_flat_weights
 from serving.progress import Report
-from serving.recipes import IndexSettings
 from serving.rows import encode
 
 
@@ -56,14 +53,3 @@ class WorldReader:
             prompt_tokens=np.array([len(answer.prompt) for answer in answers]),
             completion_tokens=np.array([len(answer.completion) for answer in answers]),
         )
-
-
-def row_scores(of_answers: torch.Tensor, of_rows: torch.Tensor) -> torch.Tensor:
-    """Every row's score of every answer, [A, n], by the method that serves, in double precision.
-
-    <g_q, v_i> with v_i of `serving.fisher` and the index's damping. The method is additive: their
-    sums by contributor are what the index would answer.
-    """
-    kernel = gram(of_rows)
-    weights = solve_weights(kernel, damping_of(kernel, IndexSettings().damping))
-    return scores(of_answers, of_rows) @ weights

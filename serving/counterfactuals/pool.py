@@ -1,5 +1,6 @@
 """Trains what is missing of a plan in several processes, each with a base model of its own."""
 
+import ctypes
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
@@ -73,6 +74,14 @@ def _train(runs: Sequence[Run]) -> None:
     trained = fine_tune(bench.model, bench.rows, weights, runs[0].order, RunSettings(), stepped)
     for run, theta, losses in zip(runs, trained.theta, trained.losses.T, strict=True):
         bench.store.write(run, bench.model, theta, losses.tolist())
+    _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """To the system, what the run freed: in pieces of many sizes it would grow with every run."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    if trim is not None:
+        trim(0)
 
 
 def together(runs: Sequence[Run], size: int) -> list[list[Run]]:

@@ -26,6 +26,7 @@ from peft import PeftModel
 from byline.auditing.plan import Order
 from serving.fisher import column_blocks, combine, damping_of, gram, solve_weights
 from serving.lora import lora_parts
+from serving.recipes import IndexSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,17 @@ def scores(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     for left, right in zip(column_blocks(queries), column_blocks(vectors), strict=True):
         total += left.double() @ right.double().T
     return total
+
+
+def row_scores(of_answers: torch.Tensor, of_rows: torch.Tensor) -> torch.Tensor:
+    """Every row's score of every answer, [A, n], by the method that serves, in double precision.
+
+    <g_q, v_i> with v_i of `serving.fisher` and the index's damping. The method is additive: their
+    sums by contributor are what the index would answer.
+    """
+    kernel = gram(of_rows)
+    weights = solve_weights(kernel, damping_of(kernel, IndexSettings().damping))
+    return scores(of_answers, of_rows) @ weights
 
 
 def smoothness(

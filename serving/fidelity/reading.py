@@ -15,6 +15,7 @@ from serving.counterfactuals.vectors import (
     METHODS,
     Material,
     blocks_of,
+    row_scores,
     scores,
     smoothness,
     tangent_vectors,
@@ -64,6 +65,7 @@ class Reader:
         found = self._log_probabilities([*runs, *halved.values()])
         paired = found[: len(orders) * (count + 1)].reshape(len(orders), count + 1, -1)
         rest = found[len(orders) * (count + 1) :]
+        by_method, by_row = self._scores(coalitions, places)
         return Readings(
             question=np.array([answer.question for answer in self.answers]),
             is_served=np.array([answer.is_served for answer in self.answers]),
@@ -77,8 +79,9 @@ class Reader:
             halved=rest[len(coalitions) :].reshape(len(halved), -1),
             halved_places=np.array(list(halved), dtype=np.int64),
             smoothness=self._smoothness(halved),
-            scores=self._scores(coalitions, places),
+            scores=by_method,
             likeness=self._likeness(),
+            by_row=by_row,
         )
 
     def _pair(self, order: int) -> list[Run]:
@@ -118,8 +121,10 @@ class Reader:
         ]
         return np.array(found).reshape(len(found), 2)
 
-    def _scores(self, coalitions: Sequence[Run], places: Sequence[int]) -> dict[str, Array]:
-        """Every gradient method's, at the full run's weights."""
+    def _scores(
+        self, coalitions: Sequence[Run], places: Sequence[int]
+    ) -> tuple[dict[str, Array], Array]:
+        """Every gradient method's, at the full run's weights, and each row's by what serves."""
         study = self._planner.study
         self._take(self._planner.full(self._first))
         total = len(self._rows) + len(self.answers)
@@ -153,7 +158,7 @@ class Reader:
         tangents = tangent_vectors(material)
         for name, cheaper in cheaper_scores(of_answers, tangents, material.blocks):
             found[name] = cheaper.numpy()
-        return found
+        return found, row_scores(of_answers, of_rows).numpy()
 
     def _stacked(self, runs: Sequence[Run]) -> torch.Tensor:
         return torch.stack([self._store.weights(run, self._model) for run in runs])

@@ -46,8 +46,9 @@ NO_POSITIVE_INFLUENCE = "no_positive_influence"
 NO_TOKENS = "no_tokens"
 NOT_RELIABLE = "not_reliable"
 REPLAYED_VERSIONS = (2, 3)
-# How far apart `divided` puts a contributor's rows: of that of the other method's, scaled. Chosen
-# on one data set's tuning answers, where 0.2 to 0.4 serve about as well (docs/decisions.md).
+# How far apart `divided` puts a contributor's rows, of how far the other method does. Chosen on one
+# data set's tuning answers, where 0.2 to 0.4 serve about as well; a second bore it out
+# (docs/decisions.md).
 ROW_SPREAD = 0.3
 
 

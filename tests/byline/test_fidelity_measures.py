@@ -22,7 +22,7 @@ from byline.fidelity.measures import (
     rank_correlations,
     shares,
 )
-from byline.fidelity.replication import half_distance, of_the_mean, reliability, shrunk_shares
+from byline.fidelity.replication import half_distance, of_the_mean, reliability
 from byline.fidelity.resampling import Draws, draw, interval, lds_draws, mean_draws
 from byline.fidelity.text_similarity import bm25, pooled, tf_idf
 
@@ -143,12 +143,10 @@ def test_reliability_is_the_correlation_between_orders() -> None:
     assert of_the_mean(0.6, 2) == pytest.approx(0.75)
 
 
-def test_shrunk_shares_leave_the_noise_unattributed() -> None:
-    effects = np.array([[[3.0, 1.0, -1.0]], [[3.0, 1.0, -3.0]]])
-    found = shrunk_shares(effects, 0.6)
-    np.testing.assert_allclose(found, [[0.75 * 0.75, 0.25 * 0.75, 0]])
-    assert 1 - found.sum() == pytest.approx(0.25)
-    assert half_distance(found, found[:, ::-1]) == pytest.approx(0.75 * 0.75)
+def test_half_the_distance_of_two_shares_is_what_goes_elsewhere() -> None:
+    paid = np.array([[0.5, 0.25, 0.25], [1.0, 0, 0]])
+    assert half_distance(paid, paid) == 0
+    assert half_distance(paid, paid[:, ::-1]) == pytest.approx(0.625)
 
 
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=3, max_size=3), min_size=1, max_size=5))

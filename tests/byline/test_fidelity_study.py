@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from byline.errors import InvalidInput
+from byline.fidelity.claims import as_paid
 from byline.fidelity.evaluation import choose, judge, membership_of, training_figures
 from byline.fidelity.frontier import frontier
 from byline.fidelity.methods import COSTS, FISHER, FORWARD, ROWS, TANGENT, all_variants
@@ -160,6 +161,48 @@ def test_the_method_that_knows_the_worth_wins(
     assert judged.gains[1].lds.low > 0
     permuted = judged.methods[TANGENT].lds_permuted
     assert permuted.low < 0 < permuted.high < 0.6
+
+
+def test_claims_are_of_the_methods_that_pay_and_by_rows(study: Study, readings: Readings) -> None:
+    worth = readings.scores["tangent/all"]
+    assert as_paid(study, readings, TANGENT, worth) is None, "rows were not read"
+    by_row = np.random.default_rng(3).normal(size=(len(worth), len(study.rows)))
+    read = replace(readings, by_row=by_row)
+    assert as_paid(study, read, ROWS, worth) is None
+    owner = np.array(study.contributor_of)
+    fisher = as_paid(study, read, FISHER, worth)
+    assert fisher is not None
+    for place in range(len(study.contributors)):
+        cut = np.clip(by_row[:, owner == place], 0, None).sum(axis=1)
+        np.testing.assert_allclose(fisher[:, place], cut, atol=1e-7)
+    tangent = as_paid(study, read, TANGENT, worth)
+    assert tangent is not None
+    assert (tangent >= worth - 1e-7).all()
+    assert (tangent > worth + 0.01).any()
+
+
+def test_the_payout_error_of_what_pays_is_that_of_its_claims(
+    study: Study, readings: Readings, texts: list[str], tmp_path: Path
+) -> None:
+    alike = np.ones((len(readings.question), len(study.rows)))
+    chance = np.random.default_rng(3).normal(size=alike.shape)
+    by_rows = {}
+    for name, by_row in {"alike": alike * 0, "apart": chance}.items():
+        write_readings(tmp_path / "readings.npz", replace(readings, by_row=by_row))
+        read = read_readings(tmp_path / "readings.npz")
+        variants = all_variants(study, read, texts)
+        chosen = {TANGENT: "all", ROWS: "plain"}
+        by_rows[name] = judge(study, read, variants, chosen, served=True, draws=50)
+    paid = {name: judged.methods[TANGENT].payout_error_paid for name, judged in by_rows.items()}
+    assert paid["alike"] is not None
+    assert paid["apart"] is not None
+    assert paid["alike"].value == pytest.approx(0, abs=1e-6)
+    assert by_rows["apart"].methods[TANGENT].payout_error.value == pytest.approx(0)
+    assert paid["apart"].low > 0.001
+    rows = by_rows["apart"].methods[ROWS]
+    assert rows.payout_error_paid is None
+    assert by_rows["apart"].payout_ratio == paid["apart"].value / rows.payout_error.value
+    assert "tangent's payout error as it is paid" in markdown("", {}, by_rows)
 
 
 def test_permuting_the_vectors_drops_every_methods_fidelity_to_chance(

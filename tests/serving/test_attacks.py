@@ -21,10 +21,10 @@ from byline.fidelity.study import Profile, read_study
 from byline.records import Example
 from serving.attacks import __main__ as program
 from serving.attacks.__main__ import run_of, train_and_read
-from serving.attacks.reading import row_scores
 from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals.plan import Planner
 from serving.counterfactuals.runs import RunStore
+from serving.counterfactuals.vectors import row_scores
 from serving.fidelity.answers import prompts_of, served_answer
 from serving.gradients import completion_log_probabilities
 from serving.index_vectors import index_vectors

@@ -118,6 +118,16 @@ def test_log_probabilities_are_those_of_the_stored_adapters(
     assert readings.base[place] == pytest.approx(plain, abs=0.05)
 
 
+def test_rows_are_scored_too_and_add_up_to_their_contributors(
+    study: Study, readings: Readings
+) -> None:
+    assert readings.by_row is not None
+    assert readings.by_row.shape == (len(readings.question), len(study.rows))
+    members = np.eye(len(study.contributors))[list(study.contributor_of)]
+    whole = readings.scores["damped fisher/lambda 0.1"]
+    np.testing.assert_allclose(readings.by_row @ members, whole, atol=0.02 * np.abs(whole).max())
+
+
 def test_served_answers_are_what_the_full_adapter_says(
     tiny_home: TinyHome, study: Study, readings: Readings, readings_file: Path
 ) -> None:

@@ -28,7 +28,6 @@ Paid: TypeAlias = Mapping[str, Integers]  # account -> nano-USD of each answer, 
 DRAWS = 2_000
 GAIN_MAX = 1.05
 LOSS_MAX = 0.05
-JUNK_AIM = 0.25  # of what honest rows of that number earn
 RETURN_CAP = POLICY.adapter_split["pool"] / PPB  # all that a question's price pays contributors
 COPYING = (Attack.COPIES, Attack.COPIES_ASIDE, Attack.PADDED)
 BARRED = (*COPYING, Attack.SPLIT, Attack.OUTLIERS, Attack.INFLATED)

@@ -1,8 +1,8 @@
 """One audit: the audited reading of one choice, the adjustment that it makes, its record. Pure.
 
 The reading is put through the very rules of pay (`byline.attribution`): scores to integers once,
-negatives clipped, no lift no pay, shrunken by the reliability. The record holds all that the
-adjustment follows from, so that anyone recomputes it.
+negatives clipped (by contributor, since it has no rows' scores), no lift no pay, shrunken by the
+reliability. The record holds all that the adjustment follows from, so that anyone recomputes it.
 """
 
 import hashlib

@@ -1,12 +1,13 @@
 """From readings to figures: variants tuned on one split, everything reported on the other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byline.canonical import Json
+from byline.fidelity.claims import as_paid
 from byline.fidelity.measures import (
     Array,
     aggregate_payout_error,
@@ -33,8 +34,9 @@ class Judged:
     cost: Cost
     lds: Figure
     lds_permuted: Figure
-    payout_error: Figure
+    payout_error: Figure  # of scores cut at zero by contributor
     payout_error_aggregate: float
+    payout_error_paid: Figure | None  # of the claims, where the method pays and rows were read
     effect_correlation: float
 
 
@@ -54,7 +56,7 @@ class Judgement:
     coalitions: int
     methods: Mapping[str, Judged]
     gains: Sequence[Gain]
-    payout_ratio: float | None  # the tangent's payout error over pay-by-rows'
+    payout_ratio: float | None  # the tangent's payout error, as paid if known, over pay-by-rows'
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +118,18 @@ def judge(
         )
         for method, variant in chosen.items()
     }
-    judged = {
-        method: _judged(method, variant, variants[method][variant][mine], test, drawn[method])
-        for method, variant in chosen.items()
-    }
+    judged = {}
+    for method, variant in chosen.items():
+        scores = variants[method][variant]
+        each = _judged(method, variant, scores[mine], test, drawn[method])
+        claims = as_paid(study, readings, method, scores)
+        if claims is not None:
+            each = replace(each, payout_error_paid=_payout_error(claims[mine], test))
+        judged[method] = each
     ratio = None
     if TANGENT in judged and ROWS in judged:
-        ratio = judged[TANGENT].payout_error.value / judged[ROWS].payout_error.value
+        tangent = judged[TANGENT].payout_error_paid or judged[TANGENT].payout_error
+        ratio = tangent.value / judged[ROWS].payout_error.value
     return Judgement(len(mine), len(test.membership), judged, _gains(judged, drawn), ratio)
 
 
@@ -151,16 +158,21 @@ def _judged(method: str, variant: str, scores: Array, test: Test, drawn: Array) 
     chance = permuted_lds(
         scores, test.membership, test.outcomes, np.random.default_rng(2), PERMUTATIONS
     )
-    errors = payout_errors(scores, test.effects)
     return Judged(
         variant=variant,
         cost=COSTS[method],
         lds=interval(lds(scores, test.membership, test.outcomes), drawn),
         lds_permuted=interval(float(chance.mean()), chance),
-        payout_error=interval(float(errors.mean()), mean_draws(errors, test.draws)),
+        payout_error=_payout_error(scores, test),
         payout_error_aggregate=aggregate_payout_error(scores, test.effects),
+        payout_error_paid=None,
         effect_correlation=effect_correlation(scores, test.effects),
     )
+
+
+def _payout_error(scores: Array, test: Test) -> Figure:
+    errors = payout_errors(scores, test.effects)
+    return interval(float(errors.mean()), mean_draws(errors, test.draws))
 
 
 def _gains(judged: Mapping[str, Judged], drawn: Mapping[str, Array]) -> list[Gain]:

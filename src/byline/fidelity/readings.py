@@ -16,6 +16,7 @@ from byline.fidelity.measures import Array
 
 FRONTIER = "tangent frontier"  # the method's name of cheaper tangents: "form/bytes" is the variant
 SCORES, LIKENESS = "scores:", "likeness:"
+BY_ROW = "by_row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Readings:
     smoothness: Array  # [H, 2]: cosine and weighted sign agreement of the two halves
     scores: Mapping[str, Array]  # "method/variant" -> [A, C]
     likeness: Mapping[str, Array]  # "name" -> [A, n], not below 0
+    by_row: Array | None = None  # [A, n], nats: each row's score by the method that serves
 
     @property
     def effects(self) -> Array:
@@ -55,6 +57,7 @@ def write_readings(path: Path, readings: Readings) -> None:
     arrays = {name: getattr(readings, name) for name in PLAIN}
     arrays |= {SCORES + name: found for name, found in readings.scores.items()}
     arrays |= {LIKENESS + name: found for name, found in readings.likeness.items()}
+    arrays |= {} if readings.by_row is None else {BY_ROW: readings.by_row}
     aside = path.with_suffix(".partial.npz")
     np.savez_compressed(aside, **arrays)
     aside.replace(path)
@@ -69,6 +72,7 @@ def read_readings(path: Path) -> Readings:
             **{name: named[name] for name in PLAIN},
             scores=_under(SCORES, named),
             likeness=_under(LIKENESS, named),
+            by_row=named.get(BY_ROW),  # a file from before has none
         )
     except (OSError, ValueError, KeyError) as problem:
         raise InvalidInput(f"{path} holds no readings: {problem}", param="readings") from problem

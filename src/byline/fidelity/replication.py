@@ -1,4 +1,4 @@
-"""How much of an effect comes again under another training order, and what that makes of pay.
+"""How much of an effect comes again under another training order, and how far pay moves with it.
 
 Effects are differenced inside one order (everybody minus without one), never across orders: two
 full runs of different orders differ by as much as an effect.
@@ -6,7 +6,7 @@ full runs of different orders differ by as much as an effect.
 
 import numpy as np
 
-from byline.fidelity.measures import Array, correlations, shares
+from byline.fidelity.measures import Array, correlations
 
 
 def reliability(effects: Array) -> float:
@@ -23,15 +23,6 @@ def reliability(effects: Array) -> float:
 def of_the_mean(single: float, orders: int) -> float:
     """The reliability of a mean over several orders (Spearman and Brown's formula)."""
     return orders * single / (1 + (orders - 1) * single)
-
-
-def shrunk_shares(effects: Array, single: float) -> Array:
-    """Shares [A, C] of the mean effect over orders, times that mean's reliability.
-
-    What is missing to 1 is `unattributed`: the part of the effect that is noise of the order.
-    """
-    result: Array = shares(effects.mean(axis=0)) * of_the_mean(single, len(effects))
-    return result
 
 
 def half_distance(left: Array, right: Array) -> float:

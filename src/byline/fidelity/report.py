@@ -67,6 +67,11 @@ def _table(kind: str, judgement: Judgement) -> list[str]:
     gains = [
         f"* tangent's LDS less that of {gain.over}: {_told(gain.lds)}" for gain in judgement.gains
     ]
+    gains += [
+        f"* {name}'s payout error as it is paid, by rows: {_told(each.payout_error_paid)}"
+        for name, each in judgement.methods.items()
+        if each.payout_error_paid is not None
+    ]
     if judgement.payout_ratio is not None:
         gains.append(f"* tangent's payout error over that of rows: {judgement.payout_ratio:.2f}")
     return [

@@ -104,11 +104,6 @@ def statement_opening(leaf: bytes, text: str) -> dict[str, Json]:
     return _opening("statement", leaf, None, opening=text)
 
 
-def leaf_opening(leaf: bytes) -> dict[str, Json]:
-    """A leaf that hides nothing: a manifest's or a key's."""
-    return _opening("leaf", leaf, None)
-
-
 def with_leaves(
     opening: Mapping[str, Json], leaves: Iterable[tuple[bytes, LeafProof]]
 ) -> dict[str, Json]:
