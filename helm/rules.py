@@ -150,8 +150,9 @@ def the_network_is_closed(manifests: Sequence[Manifest]) -> Iterator[str]:
         component = _pod_labels(manifest)[COMPONENT]
         if set(policies.get(component, {}).get("policyTypes", ())) != {"Ingress", "Egress"}:
             yield f"{title(manifest)} has no network policy for both directions"
-    ledger_callers = {"gateway", "worker", "archive", "bookkeeper", "notary"}
-    for component, callers in (("engine", {"gateway"}), ("redis", ledger_callers)):
+    ledger_callers = {"gateway", "worker", "archive", "bookkeeper", "notary", "auditor"}
+    engine_callers = {"gateway", "auditor"}
+    for component, callers in (("engine", engine_callers), ("redis", ledger_callers)):
         found = _callers(policies[component]) if component in policies else callers
         if found != callers:
             yield f"{component} may be reached by {sorted(found)}, not only {sorted(callers)}"

@@ -16,7 +16,9 @@ from pathlib import Path
 import httpx
 
 from byline.archive.database import Archive
+from byline.auditing.payment import AUDITS_READ_MAX, PaymentJudge, PaymentPauses
 from byline.auditing.plan import AuditPlan, read_plan
+from byline.auditing.store import AuditStore
 from byline.errors import (
     ArchiveUnavailable,
     ArtifactError,
@@ -78,31 +80,52 @@ async def _audit_by(
         (ledger, Auditing(ledger, scoring, log_of(home, archive, name), plan, places, metrics))
         for name, ledger in shards.ledgers.items()
     ]
+    judge, store = PaymentJudge(plan, PaymentPauses(home.payment)), AuditStore(home.audits)
+    await asyncio.to_thread(remember, store, judge)
+
+    def judged(inference: str) -> None:
+        judge.take(store.of(inference))
+        judge.decide(now_ms=time.time_ns() // 1_000_000)
+
     while not stop.is_set():
         try:
             await forget_unplanned(scoring, plan)
             for ledger, auditing in auditings:
-                await look_through(ledger, auditing, places.served, stop)
+                await look_through(ledger, auditing, places.served, judged, stop)
         except (LedgerError, EngineError, ArchiveUnavailable) as problem:  # all of it is done again
             logger.warning("%s; waiting", problem)
         await pause(stop, settings.look_seconds)
 
 
 async def look_through(
-    ledger: Ledger, auditing: Auditing, served: Path, stop: asyncio.Event
-) -> None:
-    """Bring every inference whose served tokens are kept as far as it goes, the oldest first."""
+    ledger: Ledger, auditing: Auditing, served: Path, judged: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:  # fmt: skip
+    """Bring every inference whose served tokens are kept as far as it goes, the oldest first.
+
+    `judged` is told of each that is through.
+    """
     for inference in sorted(path.stem for path in served.glob("*.json")):
         if stop.is_set():
             return
         if not INFERENCE_ID.match(inference):
             continue
         try:
-            await auditing.once(inference, now_ms=time.time_ns() // 1_000_000)
+            if await auditing.once(inference, now_ms=time.time_ns() // 1_000_000):
+                judged(inference)
         except LedgerFenced:
             await ledger.rejoin()  # and the inference comes again at the next look
         except (EngineRefused, ArtifactError, KeyConflict) as problem:  # the others go on
             logger.error("the audit of %s: %s", inference, problem)  # noqa: TRY400
+
+
+def remember(store: AuditStore, judge: PaymentJudge) -> None:
+    """Judge by the newest audits that there are: what an auditor that was killed left to say."""
+    for audit in store.newest(AUDITS_READ_MAX):
+        if judge.has_enough:
+            break
+        judge.take([audit])
+    judge.decide(now_ms=time.time_ns() // 1_000_000)
 
 
 def log_of(home: Home, archive: Archive, name: str) -> Callable[[str], str]:

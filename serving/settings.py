@@ -46,21 +46,26 @@ class EngineSettings(BaseSettings):
     )
 
 
-class AuditorSettings(LedgersSettings):
-    """Each field is read from `BYLINE_AUDITOR_<NAME>`; a bad value stops the start by name."""
-
-    model_config = SettingsConfigDict(env_prefix="BYLINE_AUDITOR_")
+class PostingSettings(LedgersSettings):
+    """What worker and auditor have alike: they post, by what lies in the home folder."""
 
     home: Path = Field(
         default=Path(".byline"),
-        description="The home folder: audit_plan.json, counterfactual adapters, tokens, log.",
+        description="The home folder: release, artifact store, audit plan, served tokens, log.",
     )
     ledger_replicas: int = Field(
         default=0,
         ge=0,
         le=16,
-        description="How many replicas of that server must have an adjustment before it counts.",
+        description="How many replicas of that server must have a post before it counts.",
     )
+
+
+class AuditorSettings(PostingSettings):
+    """Each field is read from `BYLINE_AUDITOR_<NAME>`; a bad value stops the start by name."""
+
+    model_config = SettingsConfigDict(env_prefix="BYLINE_AUDITOR_")
+
     archive_url: str = Field(
         default="", description="The archive's SQL address. Empty: the home folder's SQLite file."
     )
@@ -86,21 +91,11 @@ class AuditorSettings(LedgersSettings):
     )
 
 
-class WorkerSettings(LedgersSettings):
+class WorkerSettings(PostingSettings):
     """Each field is read from `BYLINE_WORKER_<NAME>`; a bad value stops the start by name."""
 
     model_config = SettingsConfigDict(env_prefix="BYLINE_WORKER_")
 
-    home: Path = Field(
-        default=Path(".byline"),
-        description="The home folder: release.json and the artifact store.",
-    )
-    ledger_replicas: int = Field(
-        default=0,
-        ge=0,
-        le=16,
-        description="How many replicas of that server must have a settlement before it counts.",
-    )
     metrics_port: int = Field(
         default=8083, ge=1, le=65_535, description="The TCP port of /metrics and /healthz."
     )

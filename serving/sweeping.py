@@ -1,4 +1,5 @@
-"""What the worker does beside its jobs: late holds go back, old tokens go, gauges are set."""
+"""What the worker does beside its jobs: late holds go back, old tokens go, gauges are set, and jobs
+that were set aside come back when their adapter version is paid again."""
 
 import asyncio
 import logging
@@ -6,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from byline.errors import LedgerError, LedgerFenced, LedgerRefused
+from byline.errors import ArtifactError, LedgerError, LedgerFenced, LedgerRefused
 from byline.program import pause
 from byline.records import Posted
 from byline.served import delete_old_served
@@ -30,6 +31,9 @@ class SweptLedger(Protocol):
 
 class SweptJobs(Protocol):
     """What the sweep needs of the jobs."""
+
+    async def take_back(self) -> int:
+        """Put jobs back whose adapter version is paid again."""
 
     async def waiting(self, *, now_ms: int) -> tuple[int, float]:
         """How many wait, and how old the oldest is."""
@@ -62,7 +66,7 @@ class Sweep:
                     await self._ledger.rejoin()
                 await self.once(now_ms=time.time_ns() // 1_000_000)
                 fenced = False
-            except LedgerError as problem:
+            except (LedgerError, ArtifactError) as problem:
                 fenced = isinstance(problem, LedgerFenced)
                 logger.warning("the sweep of %s: %s", self._name, problem)
             await pause(stop, seconds)
@@ -71,6 +75,8 @@ class Sweep:
         """One sweep."""
         for inference in await self._ledger.expired_holds(now_ms=now_ms):
             await self._expire(inference, now_ms)
+        if taken := await self._jobs.take_back():
+            logger.info("ledger %s: %d jobs are not paused any more", self._name, taken)
         length, age = await self._jobs.waiting(now_ms=now_ms)
         self._metrics.observe_queue(self._name, length, age)
 

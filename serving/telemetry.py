@@ -1,6 +1,7 @@
 """Every metric of the attribution worker and of the auditor, each in a registry of its own."""
 
 from collections import deque
+from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -22,6 +23,7 @@ class WorkerMetrics:
         self.registry = registry = CollectorRegistry()
         self._adapters = Labels()
         self._queues: dict[str, tuple[int, float]] = {}  # by ledger
+        self._paused: set[str] = set()  # ever
         self.attributions = Counter(
             "byline_attributions", "Attributions settled.", ["adapter", "state"], registry=registry
         )
@@ -37,6 +39,11 @@ class WorkerMetrics:
         self.queue_age_seconds = Gauge(
             "byline_attribution_queue_age_seconds", "Age of the oldest job.", registry=registry
         )
+        self.payment_paused = Gauge(
+            "byline_payment_paused",
+            "1 while an adapter version is not paid and its pools wait open.",
+            ["adapter_version"], registry=registry,
+        )  # fmt: skip
         self.holds_expired = Counter(
             "byline_holds_expired", "Holds given back after their time.", registry=registry
         )
@@ -69,6 +76,12 @@ class WorkerMetrics:
         self._queues[ledger] = (length, age_seconds)
         self.queue_length.set(sum(length for length, _ in self._queues.values()))
         self.queue_age_seconds.set(max(age for _, age in self._queues.values()))
+
+    def observe_paused(self, versions: Collection[str]) -> None:
+        """Which adapter versions are not paid for now."""
+        self._paused |= set(versions)
+        for version in self._paused:
+            self.payment_paused.labels(self._adapters.of(version)).set(version in versions)
 
     def observe_settled(self, attribution: Attribution) -> None:
         """One attribution whose money has moved."""

@@ -8,14 +8,16 @@ each ledger has a worker of its own; they take turns at the model.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Protocol
 
 from byline.attribution import failed
+from byline.auditing.payment import PaymentPauses
 from byline.auditing.plan import read_plan
 from byline.errors import (
+    ArtifactError,
     BylineError,
     KeyConflict,
     LedgerError,
@@ -107,9 +109,10 @@ class Worker:
                 if waits:
                     await self._jobs.arrival(block_ms=ARRIVAL_BLOCK_MS)
                 waits = not await self._work(stop)
-            except LedgerError as problem:  # the job stays in the stream and comes again
+            # The job stays in the stream and comes again; who is paid must be known before.
+            except (LedgerError, ArtifactError) as problem:
                 waits = True
-                logger.warning("the ledger: %s; waiting", problem)
+                logger.warning("%s; waiting", problem)
                 await pause(stop, self._retry_seconds)
 
     async def _work(self, stop: asyncio.Event) -> bool:
@@ -230,6 +233,12 @@ async def _work_connected(
     turn = asyncio.Lock()
     plan = read_plan(Home(settings.home).audit_plan)
     audited = frozenset(plan.adapters if plan else ())
+    pauses = PaymentPauses(Home(settings.home).payment)
+
+    def paused() -> Collection[str]:
+        versions = pauses.in_force().keys()
+        metrics.observe_paused(versions)
+        return versions
 
     def forget_tokens(job: AttributionJob) -> None:
         if job.adapter_version not in audited:  # else the auditor deletes them
@@ -246,7 +255,7 @@ async def _work_connected(
         queues = {}
         for name in settings.ledgers:
             queues[name] = await Jobs.open(
-                settings.redis_url, consumer=settings.consumer_name, name=name
+                settings.redis_url, consumer=settings.consumer_name, name=name, paused=paused
             )
             opened.push_async_callback(queues[name].close)
         async with asyncio.TaskGroup() as tasks:

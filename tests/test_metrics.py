@@ -14,7 +14,7 @@ from gateway.telemetry import Telemetry
 from serving.telemetry import AuditorMetrics, WorkerMetrics
 
 GUIDE = Path(__file__).parent.parent / "docs" / "operating.md"
-METRIC = re.compile(r"`([a-z_]+)(?:\{([a-z,]*)\})?`")
+METRIC = re.compile(r"`([a-z_]+)(?:\{([a-z_,]*)\})?`")
 
 
 def exported() -> dict[str, tuple[str, ...]]:

@@ -192,6 +192,15 @@ ATTRIBUTION = (
         width=6,
     ),
     Panel(
+        "Payment paused",
+        "1 while an adapter version is not paid, since its audits are bad: its pools wait open.",
+        "none",
+        (Query("max by (adapter_version) (byline_payment_paused)", "{{adapter_version}}"),),
+        Kind.NUMBER,
+        6,
+        red_from=1,
+    ),
+    Panel(
         "Pools closed, USD an hour",
         "Where the contributors' part of the charges went.",
         "currencyUSD",

@@ -56,6 +56,11 @@ class Home:
         return self.root / "audits"
 
     @property
+    def payment(self) -> Path:
+        """Which adapter versions are not paid for now, and the operators' words on that."""
+        return self.root / "payment"
+
+    @property
     def ledger(self) -> Path:
         """The Redis-protocol server's append-only file."""
         return self.root / "ledger"

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from byline import jobs as jobs_module
-from byline.errors import LedgerUnavailable
+from byline.errors import ArtifactError, LedgerUnavailable
 from byline.jobs import Jobs
 from byline.ledger.ledger import Ledger
+from byline.ledger.waiting import Waiting
 from tests.byline.cases import ADAPTER, NOW_MS, captured
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +94,70 @@ async def test_each_arrival_is_told_once_and_claims_nothing(ledger: Ledger, jobs
     await captured(ledger)
     assert await waiting
     assert len(await jobs.claim(count=10, block_ms=0)) == 2
+
+
+async def test_a_paused_versions_jobs_wait_aside_and_come_back_as_new_ones(
+    ledger: Ledger, redis_url: str, ledger_name: str
+) -> None:
+    paused = {ADAPTER}
+    jobs = await Jobs.open(redis_url, consumer="first", name=ledger_name, paused=lambda: paused)
+    first, second = await captured(ledger), await captured(ledger)
+    assert await jobs.claim(count=1, block_ms=0) == []  # both, one after the other
+    assert await jobs.waiting(now_ms=NOW_MS) == (0, 0.0)
+    assert await jobs.take_back() == 0
+    waiting = Waiting(ledger._redis, ledger._keys)
+    assert await waiting.restore_jobs() == (0, [])  # the bookkeeper knows where they are
+    paused.clear()
+    other = await Jobs.open(redis_url, consumer="second", name=ledger_name, paused=lambda: paused)
+    assert await other.take_back() == 2
+    assert await other.take_back() == 0
+    claimed = await other.claim(count=10, block_ms=0)
+    assert [(job.inference, job.attempts, job.enqueued_ms) for job in claimed] == [
+        (first, 1, NOW_MS), (second, 1, NOW_MS),
+    ]  # fmt: skip
+    await jobs.close()
+    await other.close()
+
+
+async def test_others_jobs_go_on_beside_more_paused_ones_than_are_claimed(
+    ledger: Ledger, redis_url: str, ledger_name: str
+) -> None:
+    jobs = await Jobs.open(
+        redis_url, consumer="first", name=ledger_name, paused=lambda: ["paused@0123456789ab"]
+    )
+    job = '"adapter_version":"paused@0123456789ab"'
+    await captured(ledger)
+    ((_, fields),) = await ledger._redis.xrange(ledger._keys.jobs)
+    mine = fields["job"].replace(f'"adapter_version":"{ADAPTER}"', job)
+    assert mine != fields["job"]
+    for _ in range(jobs_module.BACK_MAX + 5):
+        await ledger._redis.xadd(ledger._keys.jobs, {"job": mine})
+    inference = await captured(ledger)
+    (before,) = await jobs.claim(count=1, block_ms=0)
+    assert before.adapter_version == ADAPTER
+    (after,) = await jobs.claim(count=2, block_ms=0)
+    assert after.inference == inference
+    free = await Jobs.open(redis_url, consumer="second", name=ledger_name)
+    assert await free.take_back() == jobs_module.BACK_MAX + 5
+    await jobs.close()
+    await free.close()
+
+
+async def test_who_is_paid_must_be_known_before_a_job_is_claimed(
+    ledger: Ledger, redis_url: str, ledger_name: str
+) -> None:
+    def unknown() -> list[str]:
+        raise ArtifactError("paused.json can't be read")
+
+    await captured(ledger)
+    jobs = await Jobs.open(redis_url, consumer="first", name=ledger_name, paused=unknown)
+    with pytest.raises(ArtifactError):
+        await jobs.claim(count=1, block_ms=0)
+    free = await Jobs.open(redis_url, consumer="second", name=ledger_name)
+    (job,) = await free.claim(count=1, block_ms=0)
+    assert job.attempts == 1
+    await jobs.close()
+    await free.close()
 
 
 async def test_no_server_is_unavailable(ledger_name: str) -> None:

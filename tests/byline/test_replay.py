@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from byline.command.__main__ import app
 from byline.notary.exporting import LogExport
 from byline.notary.state import State
+from byline.verification.policies import Policy
 from byline.verification.program import main
 from byline.verification.replay import replay
-from byline.verification.signatures import Policy
 from tests.byline.logs import a_log
 from tests.byline.proof_changes import changed, changed_note
 from tests.byline.proof_writer import Writer, a_written_log, operation, payout

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 import byline.verification
 from byline.command.__main__ import app
+from byline.verification.policies import Policy
 from byline.verification.program import check, main
-from byline.verification.signatures import Policy
 from tests.byline.proof_writer import (
     ADAPTER,
     ORIGIN,

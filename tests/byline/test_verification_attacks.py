@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from byline.verification.policies import Policy
 from byline.verification.program import check, main
-from byline.verification.signatures import Policy
 from tests.byline.proof_writer import (
     ADAPTER,
     ORIGIN,

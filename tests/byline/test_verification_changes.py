@@ -15,9 +15,9 @@ from types import SimpleNamespace as Fields
 import pytest
 
 from byline.verification.files import Files
+from byline.verification.policies import Policy
 from byline.verification.program import check
-from byline.verification.reading import Refused
-from byline.verification.signatures import Policy
+from byline.verification.proof import Refused
 from byline.verification.together import conclude
 from tests.byline.proof_changes import (
     changed,

@@ -13,8 +13,8 @@ from byline.statements.freezing import Freezer
 from byline.transparency.notes import SigningKey
 from byline.transparency.receipts import receipt_key_name, receipt_text
 from byline.verification.files import Files
+from byline.verification.policies import Policy
 from byline.verification.program import check
-from byline.verification.signatures import Policy
 from tests.byline.journals import DAY_MS
 from tests.byline.logs import ORIGIN, Log, a_log
 from tests.byline.months import ANN, NOVEMBER, OCTOBER, FakeBank, export

@@ -16,8 +16,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 import byline.verification
+from byline.verification.policies import Policy
 from byline.verification.replay import replay
-from byline.verification.signatures import Policy
 from tests.byline.proof_writer import Writer
 from tests.byline.test_replay import a_short_log, another_log, written, wrong_books
 from tests.byline.test_replay import changes as export_changes

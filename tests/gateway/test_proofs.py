@@ -12,8 +12,8 @@ from byline.statements.payouts import PayoutRun
 from byline.transparency.proofs import parse_proof
 from byline.transparency.receipts import receipt_fields
 from byline.transparency.tiles import tile_path
+from byline.verification.policies import Policy
 from byline.verification.program import check
-from byline.verification.signatures import Policy
 from gateway.logs import NO_LOG, published_name
 from tests.byline.journals import DAY_MS
 from tests.byline.logs import Log

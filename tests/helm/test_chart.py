@@ -21,7 +21,7 @@ from gateway.settings import GatewaySettings
 from helm.check_chart import RENDERINGS, Helm, check, problems_of
 from helm.get_tools import get_tools
 from helm.rules import WORKLOADS, broken_rules, title
-from serving.settings import EngineSettings, WorkerSettings
+from serving.settings import AuditorSettings, EngineSettings, WorkerSettings
 
 pytestmark = pytest.mark.slow  # the first run fetches helm, 38 MB
 Manifests = list[dict[str, Any]]
@@ -122,11 +122,11 @@ BREAKS: dict[str, tuple[str, Callable[[Manifests], object]]] = {
         lambda m: pod_of(m, "Deployment/byline-gateway").update(terminationGracePeriodSeconds=300),
     ),
     "an engine that everybody reaches": (
-        "engine may be reached by ['anyone']",
+        "engine may be reached by ['anyone'],",
         lambda m: policy_of(m, "byline-engine")["ingress"][0].pop("from"),
     ),
     "a ledger that the engine reaches": (
-        "redis may be reached by ['anyone', 'archive', 'bookkeeper', 'gateway', 'notary', 'wor",
+        "redis may be reached by ['anyone', 'archive', 'auditor', 'bookkeeper', 'gateway', 'n",
         lambda m: policy_of(m, "byline-redis")["ingress"][0]["from"].append(
             {"namespaceSelector": {}}
         ),
@@ -170,6 +170,7 @@ def test_every_setting_that_the_chart_makes_is_one_that_a_program_reads(
         "GATEWAY": GatewaySettings,
         "ENGINE": EngineSettings,
         "WORKER": WorkerSettings,
+        "AUDITOR": AuditorSettings,
         "ARCHIVE": ArchiveSettings,
         "BOOKKEEPER": BookkeeperSettings,
         "NOTARY": NotarySettings,
@@ -221,6 +222,23 @@ def test_there_is_one_notary_at_a_time_and_only_it_writes_the_log(
     assert env["BYLINE_NOTARY_POLICY"] == "/etc/byline/policy"
     policy = next(m for m in closed if title(m) == "ConfigMap/byline-notary-policy")
     assert policy["data"] == {"policy": RENDERINGS["closed"]["notary"]["policy"]}
+
+
+def test_the_auditor_reaches_its_engine_and_writes_records_pauses_and_tokens_alone(
+    rendered: Manifests,
+) -> None:
+    workload = next(m for m in rendered if title(m) == "Deployment/byline-auditor")
+    notes = workload["spec"]["template"]["metadata"]["annotations"]
+    (container,) = pod_of(rendered, title(workload))["containers"]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert env["BYLINE_AUDITOR_ENGINE_URL"] == "http://byline-engine-0.byline-engines:8081"
+    assert notes["prometheus.io/port"] == env["BYLINE_AUDITOR_METRICS_PORT"] == "8087"
+    mounts = {m["mountPath"].removeprefix("/var/lib/byline"): m for m in container["volumeMounts"]}
+    writable = {path for path, mount in mounts.items() if not mount.get("readOnly")}
+    assert writable == {"/artifacts/served", "/audits", "/payment", "/tmp"}
+    assert all(mounts[path]["subPath"] == path[1:] for path in writable - {"/tmp"})
+    egress = policy_of(rendered, "byline-auditor")["egress"]
+    assert {8081, 6379} <= {port["port"] for rule in egress for port in rule["ports"]}
 
 
 def test_traces_are_sent_where_the_values_say_and_nowhere_by_default(

@@ -20,7 +20,9 @@ import uuid_utils
 
 from byline.attribution import Measurement, attribute
 from byline.auditing.audit import audit_from, audit_operation
+from byline.auditing.payment import PaymentJudge, PaymentPauses
 from byline.auditing.plan import AuditPlan, Counterfactuals, Order
+from byline.auditing.store import AuditStore
 from byline.errors import EngineRefused, EngineUnavailable, NotFound
 from byline.ledger.ledger import Ledger
 from byline.posting.postings import attribution_jobs
@@ -30,7 +32,7 @@ from byline.registry import find_adapter, write_release
 from byline.served import write_served
 from serving.auditing.auditing import Auditing, Places
 from serving.auditing.engine_scoring import PREFIX, EngineScoring
-from serving.auditor import audit
+from serving.auditor import audit, look_through, remember
 from serving.settings import AuditorSettings
 from serving.telemetry import AuditorMetrics
 from tests.ports import free_port
@@ -232,6 +234,34 @@ async def test_unattributed_falls_below_zero_by_an_audit(bench: Bench) -> None:
     await bench.ledger.adjust(given, time_ms=1)
     assert (await bench.ledger.balances())[UNATTRIBUTED] == -900
     assert (await bench.ledger.check()).balanced
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_bad_audits_pause_payment_also_after_a_kill(bench: Bench, killed: bool) -> None:
+    """Each answer here is paid to the wrong one; ten choices are enough to say so."""
+    pauses = PaymentPauses(bench.places.audits.parent / "payment")
+    plan = AuditPlan(bench.rate, {VERSION: Counterfactuals((ORDER,), None)})
+    judge, store = PaymentJudge(plan, pauses), AuditStore(bench.places.audits)
+
+    def judged(inference: str) -> None:
+        assert not pauses.in_force()
+        if len(list(bench.places.audits.glob("*.json"))) == 10 and killed:
+            raise Killed
+        judge.take(store.of(inference))
+        judge.decide(now_ms=1)
+
+    for _ in range(5):
+        await bench.serve_one()
+    looked = look_through(
+        bench.ledger, bench.auditing(), bench.places.served, judged, asyncio.Event()
+    )
+    if killed:
+        with pytest.raises(Killed):
+            await looked
+        remember(store, PaymentJudge(plan, pauses))
+    else:
+        await looked
+    assert pauses.in_force()[VERSION].reason.endswith("over 10 audits")
 
 
 def test_no_client_reaches_a_counterfactual_adapter() -> None:

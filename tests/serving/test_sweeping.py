@@ -50,7 +50,10 @@ class LedgerInMemory:
 
 
 class JobsInMemory:
-    """Two jobs wait, the older one for three and a half seconds."""
+    """Two jobs wait, the older one for three and a half seconds; one was paused."""
+
+    async def take_back(self) -> int:
+        return 1
 
     async def waiting(self, *, now_ms: int) -> tuple[int, float]:
         return 2, 3.5

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 import uuid_utils
+from redis.asyncio.client import Pipeline
 
 from byline.attribution import Measurement, attribute
+from byline.auditing.payment import Pause, PaymentPauses
 from byline.home import Home
+from byline.jobs import Jobs
 from byline.ledger.ledger import Ledger
 from byline.records import (
     Attribution,
@@ -37,6 +40,7 @@ from tests.ports import free_port
 pytestmark = pytest.mark.anyio
 
 VERSION = "healthcare@0123456789ab"
+OTHER = "legal@0123456789ab"
 
 
 def made_up(jobs: Sequence[AttributionJob]) -> list[Attribution]:
@@ -55,7 +59,7 @@ async def settings(tmp_path: Path) -> AsyncIterator[WorkerSettings]:
         )  # fmt: skip
 
 
-async def serve_one(ledger: Ledger, settings: WorkerSettings) -> str:
+async def serve_one(ledger: Ledger, settings: WorkerSettings, version: str = VERSION) -> str:
     """One answered inference with two choices, held and captured."""
     inference = str(uuid_utils.uuid7())
     now_ms = time.time_ns() // 1_000_000
@@ -66,7 +70,7 @@ async def serve_one(ledger: Ledger, settings: WorkerSettings) -> str:
     capture = Capture(
         inference=inference, application="clinic", held_nano=1_000, charge_nano=900,
         credits=(Leg("platform", 300),), pools=(400, 200), skipped=None, model="healthcare",
-        served_by=VERSION, adapter_version=VERSION, index="healthcare@ba9876543210",
+        served_by=version, adapter_version=version, index="healthcare@ba9876543210",
         usage=Usage(2, (2, 1), UsageSource.ENGINE), partial=False, tokens_sha256=served,
         policy="2026-11",
     )  # fmt: skip
@@ -123,6 +127,77 @@ async def test_what_is_captured_is_settled_also_after_a_fence(settings: WorkerSe
     assert not list(Home(settings.home).served.glob("*"))
     posted = {"operation": "settle", "outcome": "posted"}
     assert metrics.registry.get_sample_value("byline_ledger_posts_total", posted) == 4
+
+
+STEPS = ("xreadgroup", "xadd", "xack", "none")
+
+
+@pytest.mark.parametrize("at", STEPS)
+async def test_a_paused_versions_money_waits_open_and_is_paid_once_after_the_word(
+    settings: WorkerSettings, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the worker dies between claiming a paused job and setting it aside."""
+    pauses = PaymentPauses(Home(settings.home).payment)
+    pauses.write({VERSION: Pause(1, "payout error 0.73")})
+    ledger = await funded(await opened(settings))
+    held = [await serve_one(ledger, settings) for _ in range(3)]
+    if at != "none":
+        await die_setting_aside(settings, at, monkeypatch)
+    metrics = WorkerMetrics()
+    task = asyncio.create_task(work(settings, made_up, metrics))
+    for _ in range(2):  # others go on, before and after
+        await settled(ledger, await serve_one(ledger, settings, OTHER))
+        held.append(await serve_one(ledger, settings))
+    await asyncio.sleep(1)  # ten sweeps
+    balances = await ledger.balances()
+    assert sum(nano for name, nano in balances.items() if name.startswith("open:")) == 5 * 600
+    for inference in held:
+        record = await ledger.inference(inference)
+        assert record is not None
+        assert {one.state for one in record.attributions} == {AttributionState.PENDING}
+    assert (await ledger.check()).balanced
+    assert metrics.registry.get_sample_value("byline_attribution_queue_length") == 0
+    gauge = "byline_payment_paused"
+    assert metrics.registry.get_sample_value(gauge, {"adapter_version": VERSION}) == 1
+
+    pauses.resume(VERSION, now_ms=1)
+    for inference in held:
+        assert [one.pool_nano for one in await settled(ledger, inference)] == [400, 200]
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(20):
+        await task
+    assert (await ledger.check()).balanced
+    balances = await ledger.balances()
+    await ledger.close()
+    assert balances["contrib:ann"] + balances["contrib:bob"] == 7 * 600
+    assert not any(account.startswith("open:") for account in balances)
+    assert metrics.registry.get_sample_value(gauge, {"adapter_version": VERSION}) == 0
+    assert not list(Home(settings.home).served.glob("*"))
+
+
+class Killed(BaseException):
+    """The worker died here."""
+
+
+async def die_setting_aside(
+    settings: WorkerSettings, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of the same name that dies when it has claimed, or anywhere in setting aside."""
+    jobs = await Jobs.open(
+        settings.redis_url, consumer=settings.consumer_name, paused=lambda: [VERSION]
+    )
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if at == "xreadgroup":  # claimed, and no more
+            patch.setattr(Jobs, "_set_aside", die)
+        else:
+            patch.setattr(Pipeline, at, die)
+        with pytest.raises(Killed):
+            await jobs.claim(count=8, block_ms=0)
+    await jobs.close()
 
 
 async def test_each_job_is_settled_in_its_own_ledger(settings: WorkerSettings) -> None:

@@ -3,6 +3,9 @@
     {"rate": "1/20", "adapters": {"healthcare@0123456789ab": {"reliability_ppb": 800000000,
      "orders": [{"everybody": RUN, "without": {CONTRIBUTOR: RUN, ...}}, ...]}}}
 
+Optional beside `rate`: `rank_correlation_floor` and `payout_error_ceiling`, what audits must find
+for a version to be paid (`byline.auditing.payment`).
+
 A RUN is the name of a folder under the home's `counterfactuals/`: an ordinary PEFT adapter. Effects
 are differenced inside one training order and averaged over orders.
 """
@@ -20,6 +23,8 @@ from byline.auditing.lottery import parse_rate
 from byline.errors import InvalidInput, StartFailed
 from byline.limits import PPB
 
+RANK_CORRELATION_FLOOR = 0.2  # noise has 0; a tangent had 0.88, a cheap Fisher some 0.5
+PAYOUT_ERROR_CEILING = 0.5  # pay by rows had 0.47: above it, most of the money goes elsewhere
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # never a path
 
 
@@ -50,6 +55,8 @@ class AuditPlan:
 
     rate: Fraction
     adapters: Mapping[str, Counterfactuals]
+    rank_correlation_floor: float = RANK_CORRELATION_FLOOR  # -1 and less never pauses
+    payout_error_ceiling: float = PAYOUT_ERROR_CEILING  # 1 never pauses
 
     @property
     def runs(self) -> frozenset[str]:
@@ -63,7 +70,12 @@ def read_plan(path: Path) -> AuditPlan | None:
     try:
         fields = json.loads(path.read_text())
         adapters = {version: _adapter(each) for version, each in fields["adapters"].items()}
-        return AuditPlan(parse_rate(fields["rate"]), adapters)
+        return AuditPlan(
+            parse_rate(fields["rate"]),
+            adapters,
+            float(fields.get("rank_correlation_floor", RANK_CORRELATION_FLOOR)),
+            float(fields.get("payout_error_ceiling", PAYOUT_ERROR_CEILING)),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidInput) as problem:

@@ -4,13 +4,18 @@ What is posted is what the file says: an auditor that dies between scoring and p
 by one that posts the same, to the last digit.
 """
 
+import logging
 import os
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from byline.auditing.audit import Audit, audit_from
+from byline.errors import ArtifactError
 from byline.posting.postings import event_ms
+
+logger = logging.getLogger("byline.auditor")
 
 
 class AuditStore:
@@ -42,6 +47,20 @@ class AuditStore:
             aside.unlink(missing_ok=True)
         _sync(path.parent)
         return audit_from(path.read_text())
+
+    def of(self, inference: str) -> list[Audit]:
+        """The audits of this inference's choices. Raises ArtifactError for a damaged record."""
+        event_ms(inference)
+        return [audit_from(path.read_text()) for path in self.root.glob(f"{inference}-*.json")]
+
+    def newest(self, limit: int) -> Iterator[Audit]:
+        """The audits of the newest inferences first; one whose record is damaged is left out."""
+        names = sorted((path.name for path in self.root.glob("[!.]*.json")), reverse=True)
+        for name in names[:limit]:
+            try:
+                yield audit_from((self.root / name).read_text())
+            except ArtifactError as problem:
+                logger.error("%s: %s", name, problem)  # noqa: TRY400
 
     def _path(self, inference: str, ordinal: int) -> Path:
         event_ms(inference)  # refuses what is no id: it becomes a path

@@ -31,6 +31,7 @@ from byline.command.options import (
     ModelOption,
     NameArgument,
 )
+from byline.command.payment_commands import payment_app
 from byline.command.proof_commands import proof_app
 from byline.command.running import demo_keys, run_facts, show, show_rows
 from byline.command.statement_commands import payouts_app, statements_app
@@ -55,6 +56,7 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(proof_app, name="proof")
 app.add_typer(statements_app, name="statements")
 app.add_typer(payouts_app, name="payouts")
+app.add_typer(payment_app, name="payment")
 proof_app.command("export")(export)
 
 

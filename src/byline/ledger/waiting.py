@@ -83,11 +83,21 @@ class Waiting:
             return dict(zip(names, await pipe.execute(), strict=True))
 
     async def _with_job(self) -> set[str]:
-        """The pools that have a job: one that is claimed lies in the stream until it is done."""
+        """The pools that have a job: one that is claimed lies in the stream until it is done.
+
+        Or it lies aside while its adapter version is not paid.
+        """
+        aside = [self._keys.jobs_aside(v) for v in await self._redis.smembers(self._keys.aside)]
+        found: set[str] = set()
+        for stream in (*aside, self._keys.jobs, *aside):  # either way a job moves, it is met once
+            found |= await self._pools_of(stream)
+        return found
+
+    async def _pools_of(self, stream: str) -> set[str]:
         found: set[str] = set()
         after = "-"
         while True:
-            page = await self._redis.xrange(self._keys.jobs, after, "+", count=PAGE)
+            page = await self._redis.xrange(stream, after, "+", count=PAGE)
             for _, fields in page:
                 with suppress(*NO_RECORD):  # what can't be read is nobody's job
                     job = json.loads(fields["job"])

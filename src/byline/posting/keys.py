@@ -19,10 +19,15 @@ class Keys:
         self.pools = f"{tag}:pools"
         self.pools_folded = f"{tag}:pools:folded"
         self.jobs = f"{tag}:jobs"
+        self.aside = f"{tag}:jobs:aside"  # adapter versions that ever had jobs set aside
         self.blocked = f"{tag}:blocked"
         self.paid = f"{tag}:paid"  # account -> last entry whose line was paid, and what was left
         self.snapshot = f"{tag}:snapshot"  # of the balances at one position of the journal
         self.pulse = f"{tag}:pulse"  # written so that replicas have something to confirm
+
+    def jobs_aside(self, version: str) -> str:
+        """The jobs of an adapter version that wait until it is paid again."""
+        return f"{self.aside}:{version}"
 
     def marks(self, bucket: int | str) -> str:
         """Event key -> seq and digest, of the events of one day or of all operators' operations."""

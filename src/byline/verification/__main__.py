@@ -6,8 +6,9 @@ This folder runs without Byline, wherever Python 3.11 and the package `cryptogra
     python verification --replay EXPORT (--key VKEY | --policy FILE) [--against OLDER] [--json]
 
 Every file is taken for hostile: nothing in it is believed but what a signature or a hash leads to.
-Read reading, trees, signatures, entries, files, together, in this order, and replay if you have an
-export; docs/proofs.md has the formats.
+Read proof first: it answers for one line by itself, and runs alone (`python proof.py FILE VKEY`).
+Then trees, policies, entries, files, together, and replay if you have an export; docs/proofs.md has
+the formats.
 """
 
 import sys

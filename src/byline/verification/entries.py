@@ -5,77 +5,47 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from itertools import pairwise
 from types import SimpleNamespace as Fields
-from typing import NamedTuple
 
-from .reading import (
+from .proof import (
     BOUND,
+    ENTRY,
+    PPB,
     Convert,
     Refused,
+    Sums,
     amount,
     hash64,
     hex32,
-    integer,
     list_of,
     null_or,
     number,
     object_of,
+    opened_line,
     parse_json,
+    parse_leg,
     require,
+    require_legs,
     shaped,
+    sum_node,
     text,
     version,
 )
-from .trees import EMPTY_ROOT, fold, root_over
-
-LEAF_BYTES_MAX, PPB, NO_LEG = 65_535, 10**9, bytes(32)
-GIVEN_BACK, UNCHAINED = ("app:", "hold:"), ("hold:", "open:")  # accounts
-KINDS = ("deposit", "hold", "capture", "capture_late", "void", "expire",
-         "settle", "refund", "adjust", "release", "payout")  # fmt: skip
+from .trees import EMPTY_ROOT, root_over
 
 
-class Sums(NamedTuple):
-    """A node of legs: its hash, and what all legs below it take, give and pay."""
-
-    hash: bytes
-    debits: int
-    credits: int
-    paid: int
-
-    def hashed(self) -> bytes:
-        """The sums, as they are hashed."""
-        return b"".join(each.to_bytes(8) for each in self[1:])
-
-
-def sum_node(left: Sums, right: Sums) -> Sums:
-    """The node of legs above two others."""
-    sums = [a + b for a, b in zip(left[1:], right[1:], strict=True)]
-    require(min(*left[1:], *right[1:]) >= 0 and max(sums) < BOUND, "a sum is out of bounds")
-    hashed = left.hash + left.hashed() + right.hash + right.hashed()
-    return Sums(sha256(b"\x03" + hashed).digest(), *sums)
-
-
-def path_node(value: object) -> Sums:
-    """A sibling in a leg's path."""
-    if not isinstance(value, list) or len(value) != 4:
-        raise Refused("a leg's path can't be read")
-    return Sums(hex32(value[0]), *map(amount, value[1:]))
+def integer(value: object) -> int:
+    """A whole number of either sign."""
+    if type(value) is not int or abs(value) >= BOUND:
+        raise Refused("a field is no whole number within bounds")
+    return value
 
 
 NO_LEGS = Sums(EMPTY_ROOT, 0, 0, 0)
 LEAVES: dict[str, dict[str, Convert]] = {
-    "entry": {
-        "seq": number, "key": text, "kind": text, "inference": null_or(text),
-        "adapter_version": null_or(text), "time_ms": number, "policy": text, "charge": amount,
-        "manifest": null_or(hex32), "manifest_index": null_or(number),
-        "legs": object_of(count=number, root=hex32, debits=amount, credits=amount, paid=amount),
-    },
+    "entry": ENTRY,
     "manifest": {"key": text, "manifest": hex32},
     "statement": {"month": text, "commitment": hex32},
     "key": {"origin": text, "old": text, "new": text, "signature": text},
-}  # fmt: skip
-LEG: dict[str, Convert] = {
-    "account": text, "nano": amount, "seq": number, "n": number, "prev": hex32,
-    "ppb": null_or(number), "salt": hex32,
 }  # fmt: skip
 OPENING: dict[str, Convert] = {
     "account": text, "month": text, "salt": hex32, "first_n": number, "last_n": number,
@@ -95,59 +65,6 @@ RECEIPT: dict[str, Convert] = {
     "time_ms": number, "capture": object_of(key=text, manifest_sha256=hex32),
     "settles": list_of(object_of(key=text, manifest_sha256=null_or(hex32))),
 }  # fmt: skip
-
-
-def parse_leaf(data: str) -> Fields:
-    """What a leaf says."""
-    require(len(text(data).encode()) <= LEAF_BYTES_MAX, "a leaf is too long")
-    value = parse_json(data)
-    kind = text(shaped(value, {"v": version, "type": text}).type)
-    require(kind in LEAVES, f"a leaf is of the unknown type '{kind}'")
-    return Fields(type=kind, **vars(shaped(value, LEAVES[kind])))
-
-
-def check_entry(entry: Fields, index: int) -> None:
-    """What must hold of an entry whatever its legs are."""
-    legs, what = entry.legs, f"entry {entry.seq}: "
-    require(entry.kind in KINDS, f"{what}the kind '{entry.kind}' is unknown")
-    require(entry.seq > 0, f"{what}entries are numbered from 1")
-    require(legs.debits == legs.credits, f"{what}what is credited is not what is debited")
-    require(0 <= legs.paid <= legs.credits, f"{what}more is paid than credited")
-    if entry.kind in ("capture", "capture_late"):
-        require(legs.paid == entry.charge, f"{what}what is credited to payees is not the charge")
-    else:
-        require(entry.charge == 0, f"{what}it charges, and is no capture")
-    if entry.kind in ("deposit", "hold", "void", "expire"):
-        require(legs.paid == 0, f"{what}it pays somebody")
-    has_manifest = entry.kind == "settle" and entry.manifest is not None
-    require((entry.manifest_index is not None) == has_manifest, f"{what}manifest_index is wrong")
-    if has_manifest:
-        is_before = entry.manifest_index < index
-        require(is_before, f"{what}its manifest was not logged before it was paid on")
-    if entry.kind == "settle":
-        require(legs.paid == legs.debits, f"{what}not the whole pool is paid")
-
-
-def parse_leg(source: str, entry: Fields) -> Fields:
-    """One leg of an entry, with its node; its sums follow from its text."""
-    leg = shaped(parse_json(source), LEG)
-    what = f"entry {entry.seq}, the leg of {leg.account}: "
-    require(leg.seq == entry.seq, f"{what}it is of another entry")
-    is_chained = not leg.account.startswith(UNCHAINED)
-    require((leg.n > 0) == is_chained, f"{what}its number can't be {leg.n}")
-    require((leg.prev == NO_LEG) == (leg.n <= 1), f"{what}it names a wrong leg before it")
-    credit = max(leg.nano, 0)
-    paid = 0 if leg.account.startswith(GIVEN_BACK) else credit
-    node = Sums(b"", max(-leg.nano, 0), credit, paid)
-    leg.node = node._replace(hash=sha256(b"\x02" + node.hashed() + source.encode()).digest())
-    leg.entry, leg.decision = entry, None
-    require(is_of_its_inference(leg), f"{what}a {entry.kind} does not touch this account")
-    if leg.ppb is not None:
-        has_share = entry.kind == "settle" and credit and leg.ppb <= PPB
-        require(has_share, f"{what}it can't have a share")
-        is_share = abs(leg.nano * PPB - entry.legs.debits * leg.ppb) < PPB
-        require(is_share, f"{what}{leg.nano} is not {leg.ppb} ppb of {entry.legs.debits}")
-    return leg
 
 
 def is_of_its_inference(leg: Fields) -> bool:
@@ -183,17 +100,16 @@ def parse_part(value: object, entry: Fields) -> Fields:
 def opened_legs(opening: object, entry: Fields) -> list[Fields]:
     """The legs that an opening shows, once they are shown to be the entry's."""
     if shaped(opening, {"object": text}).object == "line":
-        shape: dict[str, Convert] = {"text": text, "index": number, "path": list_of(path_node)}
-        given = shaped(opening, {"leg": object_of(**shape)}).leg
-        parts = [parse_leg(given.text, entry)]
-        root = fold(parts[0].node, given.index, entry.legs.count, given.path, sum_node)
+        legs = [opened_line(opening, entry)]
     else:
         parts = shaped(opening, {"legs": list_of(lambda part: parse_part(part, entry))}).legs
         require(len(parts) == entry.legs.count, f"entry {entry.seq} has other legs")
-        root = root_over([part.node for part in parts] or [NO_LEGS], sum_node)
-    legs = [part for part in parts if part.n is not None]
-    stated = Sums(entry.legs.root, entry.legs.debits, entry.legs.credits, entry.legs.paid)
-    require(root == stated, f"entry {entry.seq}: its leaf says something else of its legs")
+        require_legs(root_over([part.node for part in parts] or [NO_LEGS], sum_node), entry)
+        legs = [part for part in parts if part.n is not None]
+    for leg in legs:
+        leg.entry, leg.decision = entry, None
+        what = f"entry {entry.seq}, the leg of {leg.account}: "
+        require(is_of_its_inference(leg), f"{what}a {entry.kind} does not touch this account")
     shared = sum(leg.ppb or 0 for leg in legs)
     require(shared <= PPB, f"entry {entry.seq} shares out more than all there is")
     return legs

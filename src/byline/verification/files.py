@@ -1,6 +1,5 @@
 """Reads proof files one after the other, and checks each by itself."""
 
-import re
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -9,33 +8,42 @@ from types import SimpleNamespace as Fields
 from typing import Any, TextIO
 
 from .entries import (
-    NO_LEG,
+    LEAVES,
     RECEIPT,
-    check_entry,
     check_manifest,
     further,
     opened_legs,
     opened_statement,
-    parse_leaf,
     require_chain,
     require_manifest_before,
     sentences_of,
 )
-from .reading import (
+from .policies import Policy
+from .proof import (
+    NO_LEG,
+    Head,
+    Key,
     Refused,
     base64,
+    check_entry,
+    fold,
     hash64,
     list_of,
+    node_hash,
     number,
+    parse_head,
     parse_json,
+    parse_key,
+    parse_leaf,
+    parse_note,
+    parse_proof,
     printable,
     require,
     shaped,
     text,
     version,
 )
-from .signatures import Head, Key, Policy, parse_head, parse_key, parse_note
-from .trees import EMPTY_ROOT, fold, node_hash
+from .trees import EMPTY_ROOT
 
 FILE_BYTES_MAX = 1 << 30  # of many proofs: a statement of 500,000 lines
 TEXT_MAX = 1 << 27  # characters of what is read at once
@@ -51,6 +59,7 @@ class Files:
         self.policy = policy
         self.said: list[tuple[str, str]] = []  # a mark, and a sentence
         self.heads: dict[tuple[str, int], Head] = {}  # by origin and size
+        self.trusted: dict[tuple[str, int], list[Key]] = {}  # by that head
         self.leaves: dict[tuple[str, int], tuple[bytes, int]] = {}  # by origin and index: hash, seq
         self.entries: dict[tuple[str, str], Fields] = {}  # by origin and event key
         self.chains: dict[tuple[str, str], dict[int, Fields]] = {}  # by origin and account, by n
@@ -128,7 +137,8 @@ class Files:
         require(not head.origin.endswith(RECEIPTS), "a key for receipts signs no log")
         known = self.heads.get((head.origin, head.size), head)
         keys = self.policy.keys_of(head.origin)
-        keys += [key for key in known.trusted if key not in keys and known.root == head.root]
+        handed_on = self.trusted.get((head.origin, head.size), [])
+        keys += [key for key in handed_on if key not in keys and known.root == head.root]
         found = {}
         for each in sorted(leaves, key=lambda leaf: int(leaf.index)):
             found[each.index] = self._included(head, each)
@@ -147,7 +157,8 @@ class Files:
                 self.say(f"    {line}", "")
             raise Refused(f"A FORK: two signed tree heads of {head.origin} over {head.size} leaves")
         require(head.size > 0 or head.root == EMPTY_ROOT, "an empty log's root is wrong")
-        self.heads[head.origin, head.size] = head._replace(trusted=tuple(keys))
+        self.heads[head.origin, head.size] = head
+        self.trusted[head.origin, head.size] = [*keys]
         cosigners = ", ".join(self.policy.require_quorum(head))
         self.say(
             f"the tree head of {head.origin} over {head.size:,} leaves is signed by key "
@@ -160,7 +171,7 @@ class Files:
         hashed = sha256(b"\x00" + at.leaf.encode()).digest()
         root = fold(hashed, at.index, head.size, at.path, node_hash)
         require(root == head.root, f"leaf {at.index} is not in the log of this tree head")
-        leaf = parse_leaf(at.leaf)
+        leaf = parse_leaf(at.leaf, LEAVES)
         seq = leaf.seq if leaf.type == "entry" else 0
         same = self.leaves.setdefault((head.origin, at.index), (hashed, seq))[0] == hashed
         require(same, f"A FORK: leaf {at.index} is another one in another file")
@@ -179,15 +190,7 @@ class Files:
 
     def _proof(self, source: str) -> Head:
         """One leaf of the log, opened."""
-        proof, gap, checkpoint = source.partition("\n\n")
-        lines = proof.split("\n")
-        is_one = gap and len(lines) >= 3 and lines[1].startswith("extra ")
-        require(is_one, "it is no whole .tlog-proof")
-        is_index = re.fullmatch("index (0|[1-9][0-9]{0,18})", lines[2])
-        require(is_index, "the index can't be read")
-        opening = parse_json(base64(lines[1].removeprefix("extra ")).decode())
-        at = shaped(opening, {"leaf": text})
-        at.index, at.path = int(lines[2].removeprefix("index ")), [*map(hash64, lines[3:])]
+        at, opening, checkpoint = parse_proof(source)
         head, leaves = self.head(checkpoint, [*further(opening), at])
         for sentence in self._opened(head, at, opening, leaves).said:
             self.say(sentence)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .files import FAILED, HOLDS, Files
-from .reading import Refused, printable
+from .policies import Policy
+from .proof import Refused, printable
 from .replay import replay
-from .signatures import Policy
 from .together import conclude
 
 NOT_SHOWN = (

@@ -12,20 +12,30 @@ from types import SimpleNamespace as Fields
 from typing import Any
 
 from .entries import (
-    NO_LEG,
-    PPB,
-    UNCHAINED,
-    check_entry,
+    LEAVES,
     check_manifest,
     opened_legs,
     opened_statement,
-    parse_leaf,
     shares_in,
 )
 from .files import Files
-from .reading import number, parse_json, require, shaped, text
-from .signatures import Head, Policy, parse_head
-from .trees import EMPTY_ROOT, node_hash, root_over
+from .policies import Policy
+from .proof import (
+    NO_LEG,
+    PPB,
+    UNCHAINED,
+    Head,
+    check_entry,
+    node_hash,
+    number,
+    parse_head,
+    parse_json,
+    parse_leaf,
+    require,
+    shaped,
+    text,
+)
+from .trees import EMPTY_ROOT, root_over
 
 WIDTH = 256
 FILE_BYTES_MAX = 1 << 25  # of a bundle: 256 leaves of 64 KiB, and their lengths
@@ -58,7 +68,7 @@ class Replay:
         openings = self._openings()
         for index, data in enumerate(self._leaves(head.size)):
             hashes.append(sha256(b"\x00" + data).digest())
-            leaf = parse_leaf(data.decode())
+            leaf = parse_leaf(data.decode(), LEAVES)
             if leaf.type == "key":
                 self.files.rotate(head, leaf, keys)
             elif leaf.type == "manifest":

@@ -9,8 +9,7 @@ from types import SimpleNamespace as Fields
 
 from .entries import TABLE, require_chain
 from .files import Files
-from .reading import hash64, parse_json, require, shaped
-from .signatures import Head
+from .proof import Head, hash64, parse_json, require, shaped
 from .trees import older_and_newer
 
 

@@ -1,0 +1,80 @@
+"""`proof.py` by itself: what it shows of one line, in a folder with nothing else; what it refuses."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from byline.verification import proof
+from byline.verification.proof import Refused, check_line
+from tests.byline.proof_changes import changed_proof
+from tests.byline.proof_writer import Signer, Writer, a_written_log
+
+ALICE = "contrib:alice"
+SETTLE, ADJUST = 3, 41  # entries of the written log that have a line of alice's
+NOT_ITS_OWN = (".with", "head -line 5", "head line 5", "head -line 6", "head line 6")
+
+
+@pytest.fixture(scope="module")
+def log() -> Writer:
+    return a_written_log()
+
+
+def alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The one file, run in a folder of its own, isolated from this installation's paths."""
+    shutil.copy(proof.__file__, folder / "proof.py")
+    command = [sys.executable, "-I", "proof.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_one_file_a_line_and_a_key_are_enough(log: Writer, tmp_path: Path) -> None:
+    (tmp_path / "one.tlog-proof").write_text(log.line(log.entries[SETTLE], ALICE))
+    found = alone(tmp_path, "one.tlog-proof", log.keys[0].vkey)
+    assert found.returncode == 0, found.stderr
+    said = found.stdout.splitlines()
+    assert said[0].endswith("signed the log 'log.example/usd' over 66 leaves")
+    assert "entry 4, settle" in said[1]
+    assert "4 legs debit 1,001 nano-USD, credit as much, and pay 1,001" in said[2]
+    assert "+333 nano-USD for 'contrib:alice', 333,333,333 parts per billion" in said[3]
+    assert said[4].startswith("(not checked by this file: witnesses")
+    assert {path.name for path in tmp_path.iterdir()} == {"proof.py", "one.tlog-proof"}
+
+
+def test_a_captures_line_says_the_charge(log: Writer) -> None:
+    captured = log.entries[2]
+    said = check_line(log.line(captured, "platform"), log.keys[0].vkey)
+    assert said[2].endswith(f"that is the charge of {int(captured.header['charge']):,}")
+
+
+@pytest.mark.parametrize("place", [SETTLE, ADJUST])
+def test_no_single_change_leaves_it_standing(log: Writer, place: int) -> None:
+    """All changes are enumerated. What stays is not the line's: leaves and signatures beside it."""
+    line, vkey = log.line(log.entries[place], ALICE), log.keys[0].vkey
+    assert check_line(line, vkey)
+    count = 0
+    for name, changed in changed_proof(line):
+        if name.startswith(NOT_ITS_OWN):
+            continue
+        count += 1
+        with pytest.raises(Refused):
+            pytest.fail(f"{name} stands: {check_line(changed, vkey)}")
+    assert count > 200
+
+
+def test_another_key_or_another_kind_of_proof_is_refused(log: Writer, tmp_path: Path) -> None:
+    line = log.line(log.entries[SETTLE], ALICE)
+    with pytest.raises(Refused, match="did not sign"):
+        check_line(line, Signer("log.example/usd", seed="another").vkey)
+    with pytest.raises(Refused, match="did not sign"):
+        check_line(line, Signer("log.example/other").vkey)
+    with pytest.raises(Refused, match="opens no line"):
+        check_line(log.entry(log.entries[SETTLE], [ALICE]), log.keys[0].vkey)
+    (tmp_path / "one.tlog-proof").write_text(line.replace("index 4", "index 5"))
+    found = alone(tmp_path, "one.tlog-proof", log.keys[0].vkey)
+    assert (found.returncode, found.stdout[:7]) == (1, "FAILED:")
+    assert alone(tmp_path, "no-such-file", log.keys[0].vkey).returncode == 1
+    usage = alone(tmp_path)
+    assert usage.returncode == 1
+    assert "python proof.py FILE.tlog-proof VKEY" in usage.stderr
