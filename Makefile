@@ -79,6 +79,7 @@ load: install-dev  ## 60 s of load against a running `byline up`
 	@$(BIN)/python -m loadtests.run --seconds $(SECONDS_OF_LOAD)
 
 fidelity: install  ## how true attributions are, by retraining: DATASET=healthcare (about an hour; goes on where it was)
+	@$(PIP) -r requirements/fidelity.txt || echo "without sentence embeddings: that baseline is left out"
 	@$(BIN)/byline fidelity $(DATASET)
 
 attacks: install  ## what cheating earns: DATASET=healthcare (made for 90 minutes; QUICK=1: 25; goes on where it was)

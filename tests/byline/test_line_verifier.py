@@ -1,4 +1,4 @@
-"""`proof.py` by itself: what it shows of one line in a folder with nothing else, what it refuses."""
+"""`proof.py` by itself: what it shows of one line in an empty folder, and what it refuses."""
 
 import shutil
 import subprocess
