@@ -93,6 +93,7 @@ def _captured_fields(record: InferenceRecord) -> Fields:
         "completion_tokens": sum(capture.usage.completion_tokens),
         "usage_source": capture.usage.source,
         "partial": capture.partial,
+        "late": record.is_late,
         "policy": capture.policy,
         "legs": dict(record.legs),
         "attribution": f"/v1/attributions/{capture.inference}",

@@ -92,6 +92,7 @@ async def _fields(services: Services, ledger: str, record: InferenceRecord) -> d
         "prompt_tokens": capture.usage.prompt_tokens,
         "completion_tokens": list(capture.usage.completion_tokens),
         "charge": str(capture.charge_nano),
+        "late": record.is_late,
         "state": await _state(services, ledger, record),
         "time_ms": record.time_ms,
         "capture": {"key": f"{inference}/{CAPTURE}", "manifest_sha256": hashes[CAPTURE]},

@@ -27,6 +27,7 @@ def inference_record(facts: Mapping[str, str]) -> InferenceRecord:
         time_ms=int(facts["captured_ms"]),
         legs=_credits(capture, attributions),
         attributions=attributions,
+        is_late="late" in facts,
     )
 
 

@@ -306,6 +306,7 @@ class InferenceRecord:
     time_ms: int
     legs: Mapping[str, int]  # net credit of each account over all its entries; sums to the charge
     attributions: tuple[Attribution, ...]
+    is_late: bool = False  # charged after its hold had expired
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,9 @@ async def test_an_answer_that_outlives_its_hold_is_served_charged_and_marked_lat
         assert kinds == ["deposit", "hold", "expire", "capture_late"]
         (late,) = [entry async for entry in ledger.entries() if entry.kind == "capture_late"]
         assert late.charge > 0
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {SHOP}"}) as http:
+            receipt = await (await http.get(f"{url}/v1/receipts/{inference}")).json()
+        assert (receipt["late"], receipt["charge_nano"]) == (True, late.charge)
         assert await ledger.balance("app:shop") == FUNDS - late.charge
         async with aiohttp.ClientSession(headers={"authorization": f"Bearer {SHOP}"}) as http:
             receipt = await http.get(f"{url}/v1/receipts/{inference}")

@@ -157,7 +157,7 @@ async def test_a_receipt_says_what_was_charged_and_to_whom(house: House) -> None
     assert receipt["charge_usd"] == "0.000002250"
     assert (receipt["adapter"], receipt["usage_source"]) == (MED.version, "engine")
     assert (receipt["prompt_tokens"], receipt["completion_tokens"]) == (3, 3)
-    assert not receipt["partial"]
+    assert (receipt["partial"], receipt["late"]) == (False, False)
     assert answer.headers["x-byline-receipt"] == f"/v1/receipts/{inference}"
 
 

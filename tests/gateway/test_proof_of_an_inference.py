@@ -269,7 +269,8 @@ async def test_a_receipt_says_what_was_served_charged_and_decided(place: Place) 
         "index": capture.index, "base_model": base, "policy": capture.policy,
         "prompt_tokens": capture.usage.prompt_tokens,
         "completion_tokens": list(capture.usage.completion_tokens),
-        "charge": str(capture.charge_nano), "state": "proven", "time_ms": record.time_ms,
+        "charge": str(capture.charge_nano), "late": False, "state": "proven",
+        "time_ms": record.time_ms,
         "capture": {
             "key": f"{inference}/capture/0", "manifest_sha256": named[f"{inference}/capture/0"],
         },

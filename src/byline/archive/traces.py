@@ -85,6 +85,7 @@ def _facts(found: Found, operation: str, ordinal: str) -> dict[str, str]:
         return {
             "state": "captured", "capture": manifest, "captured_ms": str(entry.time_ms),
             "adapter_version": entry.adapter_version or "",
+            **({"late": "1"} if entry.kind == "capture_late" else {}),
         }  # fmt: skip
     if operation in STATES:
         return {"state": STATES[operation]}

@@ -252,7 +252,7 @@ def require_amount(what: str, nano: int) -> None:
         )
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)  # each inference adds its own pool's name, which is not asked for again
 def account_name(name: str) -> str:
     """The name itself. Raises LedgerRefused where it would need escaping or is too long."""
     if not ACCOUNT.fullmatch(name):

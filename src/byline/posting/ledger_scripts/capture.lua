@@ -48,6 +48,7 @@ return once(function()
   local posted = post(kind, legs, late and 'late' or '')
   call('HSET', FACTS, 'state', 'captured', 'capture', record, 'captured_ms', time_ms,
     'adapter_version', adapter_version)
+  if late then call('HSET', FACTS, 'late', '1') end
   call('ZREM', HOLDS, inference)
   for i = first_job, first_leg - 1 do call('XADD', JOBS, '*', 'job', ARGV[i]) end
   for i = 1, #legs, 2 do
