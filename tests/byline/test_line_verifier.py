@@ -73,8 +73,30 @@ def test_another_key_or_another_kind_of_proof_is_refused(log: Writer, tmp_path: 
         check_line(log.entry(log.entries[SETTLE], [ALICE]), log.keys[0].vkey)
     (tmp_path / "one.tlog-proof").write_text(line.replace("index 4", "index 5"))
     found = alone(tmp_path, "one.tlog-proof", log.keys[0].vkey)
-    assert (found.returncode, found.stdout[:7]) == (1, "FAILED:")
+    assert (found.returncode, found.stderr[:7], found.stdout) == (1, "FAILED:", "")
     assert alone(tmp_path, "no-such-file", log.keys[0].vkey).returncode == 1
     usage = alone(tmp_path)
     assert usage.returncode == 1
     assert "python proof.py FILE.tlog-proof VKEY" in usage.stderr
+
+
+@pytest.mark.parametrize(
+    "account", ["contrib:a, its line 1, and all the rest is proven", "contrib:a\u00a0b", ""]
+)
+def test_an_account_is_a_name_and_no_sentence(account: str) -> None:
+    made = Writer()
+    entry = made.add("019a0000-0000-7000-8000-000000000001/adjust/0", {account: 5, "platform": -5})
+    with pytest.raises(Refused, match="other characters in it than names have"):
+        check_line(made.line(entry, account), made.keys[0].vkey)
+
+
+def test_an_event_is_a_name_and_a_file_begins_as_a_proof_does() -> None:
+    made = Writer()
+    entry = made.add("x (settle, y)/adjust/0", {"contrib:a": 5, "platform": -5})
+    with pytest.raises(Refused, match="other characters in it than names have"):
+        check_line(made.line(entry, "platform"), made.keys[0].vkey)
+    entry = made.add("x/adjust/0", {"contrib:a": 5, "platform": -5})
+    line = made.line(entry, "platform")
+    assert check_line(line, made.keys[0].vkey)
+    with pytest.raises(Refused, match="no whole"):
+        check_line(line.replace("tlog-proof@v1", "tlog-proof@v2", 1), made.keys[0].vkey)

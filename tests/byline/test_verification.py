@@ -427,8 +427,9 @@ def test_nothing_in_a_file_begins_a_line_of_its_own(
 ) -> None:
     log = Writer()
     written = log.add(operation(1, "adjust"), {"platform": -1, "x\nok     forged \u202e": 1})
-    (proof,) = write(tmp_path, proof=log.line(written, "x\nok     forged \u202e"))
-    assert main([proof, "--key", log.keys[0].vkey]) == 0
+    line = log.line(written, "x\nok     forged \u202e")
+    (proof,) = write(tmp_path, **{"a\nok     forged \u202e": line})
+    assert main([proof, "--key", log.keys[0].vkey]) == 1  # names of accounts are words
     printed = capsys.readouterr().out
     assert "\nok     forged" not in printed
     assert "\u202e" not in printed

@@ -29,6 +29,7 @@ from .proof import (
     sum_node,
     text,
     version,
+    word,
 )
 from .trees import EMPTY_ROOT, root_over
 
@@ -48,15 +49,15 @@ LEAVES: dict[str, dict[str, Convert]] = {
     "key": {"origin": text, "old": text, "new": text, "signature": text},
 }  # fmt: skip
 OPENING: dict[str, Convert] = {
-    "account": text, "month": text, "salt": hex32, "first_n": number, "last_n": number,
+    "account": word, "month": text, "salt": hex32, "first_n": number, "last_n": number,
     "before": hex32, "head": hex32, "opening": amount, "closing": amount, "sha256": text,
 }  # fmt: skip
 DECISION: dict[str, Convert] = {
-    "account": text, "nano": amount, "statement": text, "first_seq": number, "last_seq": number,
+    "account": word, "nano": amount, "statement": text, "first_seq": number, "last_seq": number,
     "opening_nano": amount, "lines_nano": amount, "reference": text,
 }  # fmt: skip
 TABLE: dict[str, Convert] = {
-    "account": text, "month": text, "opening_nano": integer, "closing_nano": integer,
+    "account": word, "month": text, "opening_nano": integer, "closing_nano": integer,
     "lines": list_of(object_of(seq=number, key=text, kind=text, nano=integer)),
 }  # fmt: skip
 RECEIPT: dict[str, Convert] = {

@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 BOUND, PPB, LEAF_BYTES_MAX, SIGNATURES_MAX = 1 << 63, 10**9, 65_535, 64
+FIRST = "c2sp.org/tlog-proof@v1"  # line of a .tlog-proof
 Convert = Callable[[Any], Any]
 Node = TypeVar("Node")
 
@@ -32,9 +33,6 @@ def require(holds: object, sentence: str) -> None:
     """Go on only if it holds."""
     if not holds:
         raise Refused(sentence)
-
-
-# JSON and numbers: everything is refused that is not exactly as docs/proofs.md has it.
 
 
 def parse_json(source: str) -> Any:  # noqa: ANN401 - nobody knows before `shaped`
@@ -66,6 +64,13 @@ def text(value: object) -> str:
     """A text that can be hashed: a lone half of a surrogate pair can't."""
     if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
         raise Refused("a field is no text")
+    return value
+
+
+def word(value: object) -> str:
+    """A name: visible ASCII without blanks, so that it can't be taken for a sentence."""
+    if not isinstance(value, str) or not re.fullmatch("[!-~]+", value):
+        raise Refused("a name has other characters in it than names have")
     return value
 
 
@@ -243,13 +248,13 @@ GIVEN_BACK, UNCHAINED, NO_LEG = ("app:", "hold:"), ("hold:", "open:"), bytes(32)
 KINDS = ("deposit", "hold", "capture", "capture_late", "void", "expire",
          "settle", "refund", "adjust", "release", "payout")  # fmt: skip
 ENTRY: dict[str, Convert] = {
-    "seq": number, "key": text, "kind": text, "inference": null_or(text),
+    "seq": number, "key": word, "kind": text, "inference": null_or(text),
     "adapter_version": null_or(text), "time_ms": number, "policy": text, "charge": amount,
     "manifest": null_or(hex32), "manifest_index": null_or(number),
     "legs": object_of(count=number, root=hex32, debits=amount, credits=amount, paid=amount),
 }  # fmt: skip
 LEG: dict[str, Convert] = {
-    "account": text, "nano": amount, "seq": number, "n": number, "prev": hex32,
+    "account": word, "nano": amount, "seq": number, "n": number, "prev": hex32,
     "ppb": null_or(number), "salt": hex32,
 }  # fmt: skip
 
@@ -352,7 +357,8 @@ def parse_proof(source: str) -> tuple[Fields, Any, str]:
     """A `.tlog-proof`: leaf, index and path; its opening; the checkpoint. Nothing is verified."""
     proof, gap, checkpoint = source.partition("\n\n")
     lines = proof.split("\n")
-    require(gap and len(lines) > 2 and lines[1].startswith("extra "), "it is no whole .tlog-proof")
+    is_one = gap and len(lines) > 2 and lines[0] == FIRST and lines[1].startswith("extra ")
+    require(is_one, "it is no whole .tlog-proof")
     require(re.fullmatch("index (0|[1-9][0-9]{0,18})", lines[2]), "the index can't be read")
     opening = parse_json(base64(lines[1].removeprefix("extra ")).decode())
     at = shaped(opening, {"leaf": text})
@@ -384,17 +390,11 @@ def check_line(source: str, vkey: str) -> list[str]:
     ]
 
 
-def main() -> int:
-    """Check one file; 0 if all of it holds, 1 if not."""
+if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     try:
-        said = check_line(Path(sys.argv[1]).read_text("utf-8"), sys.argv[2])
+        shown = check_line(Path(sys.argv[1]).read_text("utf-8"), sys.argv[2])
+        print(*map(printable, shown), sep="\n")  # noqa: T201 - it is a program
     except (Refused, OSError, UnicodeError) as problem:
-        said = [f"FAILED: {problem}"]
-    print(*map(printable, said), sep="\n")  # noqa: T201 - it is a program
-    return int(said[0].startswith("FAILED"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(printable(f"FAILED: {problem}"))

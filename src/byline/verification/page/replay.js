@@ -58,6 +58,8 @@ byline.Replay = class {
   }
 
   async bytes(path) {
+    const isSmall = this.folder.get(path).size <= 2 ** 25; // a bundle: 256 leaves of 64 KiB
+    byline.require(isSmall, `${path.replace(/^tile\/(.*?)(\.p\/\d+)?$/, "tile $1")} is too large`);
     return new Uint8Array(await this.folder.get(path).arrayBuffer());
   }
   async *openings() {
@@ -66,6 +68,8 @@ byline.Replay = class {
     for await (const piece of this.folder.get("openings.jsonl").stream().pipeThrough(decoder)) {
       const lines = (rest + piece).split("\n");
       rest = lines.pop();
+      const isShort = [rest, ...lines].every((line) => line.length <= 2 ** 26);
+      byline.require(isShort, "a line of openings.jsonl is too long");
       for (const line of lines) yield byline.parseJson(line);
     }
     if (rest) yield byline.parseJson(rest);
@@ -91,8 +95,6 @@ byline.Replay = class {
     const part = `${whole}.p/${width}`;
     const path = width < 256 && this.folder.has(part) ? part : whole;
     byline.require(this.folder.has(path), `the export lacks tile ${level}/${name}`);
-    const isSmall = this.folder.get(path).size <= 2 ** 25; // 256 leaves of 64 KiB, and their lengths
-    byline.require(isSmall, `tile ${level}/${name} is too large`);
     return this.bytes(path);
   }
   // The published tiles are those of the leaves.

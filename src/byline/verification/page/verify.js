@@ -111,6 +111,10 @@ const byline = (() => {
     require(typeof value === "string" && !LONE.test(value), "a field is no text");
     return value;
   };
+  const word = (value) => {
+    require(typeof value === "string" && /^[!-~]+$/.test(value), "a name has other characters in it than names have");
+    return value;
+  };
   const integer = (value) => {
     const holds = typeof value === "bigint" && value < BOUND && value > -BOUND;
     require(holds, "a field is no whole number within bounds");
@@ -334,7 +338,7 @@ const byline = (() => {
   const SUMS = { debits: amount, credits: amount, paid: amount };
   const LEAVES = {
     entry: {
-      seq: number, key: text, kind: text, inference: nullOr(text), adapter_version: nullOr(text),
+      seq: number, key: word, kind: text, inference: nullOr(text), adapter_version: nullOr(text),
       time_ms: number, policy: text, charge: amount, manifest: nullOr(hex32),
       manifest_index: nullOr(number), legs: objectOf({ count: number, root: hex32, ...SUMS }),
     },
@@ -342,13 +346,13 @@ const byline = (() => {
     statement: { month: text, commitment: hex32 },
     key: { origin: text, old: text, new: text, signature: text },
   };
-  const LEG = { account: text, nano: amount, seq: number, n: number, prev: hex32, ppb: nullOr(number),
+  const LEG = { account: word, nano: amount, seq: number, n: number, prev: hex32, ppb: nullOr(number),
     salt: hex32 };
-  const OPENING = { account: text, month: text, salt: hex32, first_n: number, last_n: number,
+  const OPENING = { account: word, month: text, salt: hex32, first_n: number, last_n: number,
     before: hex32, head: hex32, opening: amount, closing: amount, sha256: text };
-  const DECISION = { account: text, nano: amount, statement: text, first_seq: number,
+  const DECISION = { account: word, nano: amount, statement: text, first_seq: number,
     last_seq: number, opening_nano: amount, lines_nano: amount, reference: text };
-  const TABLE = { account: text, month: text, opening_nano: integer, closing_nano: integer,
+  const TABLE = { account: word, month: text, opening_nano: integer, closing_nano: integer,
     lines: listOf(objectOf({ seq: number, key: text, kind: text, nano: integer })) };
   const RECEIPT = { v: version, inference: text, application: text, model: text, served_by: text,
     adapter_version: nullOr(text), policy: text, charge: amount, state: text, time_ms: number,
@@ -411,7 +415,6 @@ const byline = (() => {
     const paid = isOf(leg.account, "app:", "hold:") ? 0n : credits;
     leg.node = { debits: leg.nano < 0n ? -leg.nano : 0n, credits, paid };
     leg.node.hash = await marked(2, hashedSums(leg.node), bytesOf(source));
-    must(isOfItsInference(leg, entry), `a ${entry.kind} does not touch this account`);
     if (leg.ppb !== null) {
       must(entry.kind === "settle" && credits > 0n && leg.ppb <= PPB, "it can't have a share");
       const off = leg.nano * PPB - entry.legs.debits * leg.ppb;
@@ -448,6 +451,9 @@ const byline = (() => {
     const stated = { ...entry.legs, hash: entry.legs.root };
     require(sameNode(root, stated), `entry ${entry.seq}: its leaf says something else of its legs`);
     const legs = parts.filter((part) => part.n !== undefined);
+    for (const leg of legs)
+      require(isOfItsInference(leg, entry), `entry ${entry.seq}, the leg of ${leg.account}: ` +
+        `a ${entry.kind} does not touch this account`);
     const shared = legs.reduce((sum, leg) => sum + (leg.ppb || 0n), 0n);
     require(shared <= PPB, `entry ${entry.seq} shares out more than all there is`);
     return legs;
