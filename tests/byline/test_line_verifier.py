@@ -37,8 +37,8 @@ def test_one_file_a_line_and_a_key_are_enough(log: Writer, tmp_path: Path) -> No
     assert said[0].endswith("signed the log 'log.example/usd' over 66 leaves")
     assert "entry 4, settle" in said[1]
     assert "4 legs debit 1,001 nano-USD, credit as much, and pay 1,001" in said[2]
-    assert "+333 nano-USD for 'contrib:alice', 333,333,333 parts per billion" in said[3]
-    assert said[4].startswith("(not checked by this file: witnesses")
+    assert "+333 nano-USD for 'contrib:alice' (333,333,333 parts per billion" in said[3]
+    assert said[4].startswith("(not checked by this file: its other legs, witnesses")
     assert {path.name for path in tmp_path.iterdir()} == {"proof.py", "one.tlog-proof"}
 
 
@@ -100,3 +100,35 @@ def test_an_event_is_a_name_and_a_file_begins_as_a_proof_does() -> None:
     assert check_line(line, made.keys[0].vkey)
     with pytest.raises(Refused, match="no whole"):
         check_line(line.replace("tlog-proof@v1", "tlog-proof@v2", 1), made.keys[0].vkey)
+
+
+OWN, OTHER = "019a0000-0000-7000-8000-000000000001", "019a0000-0000-7000-8000-000000000002"
+
+
+@pytest.mark.parametrize(
+    ("kind", "legs"),
+    [
+        ("settle", {"contrib:alice": -9, "contrib:mallory": 9}),  # a contributor pays it
+        ("settle", {"platform": 9, f"open:{OWN}": -9}),  # somebody else is paid
+        ("settle", {f"open:{OTHER}": -9, "contrib:alice": 9}),  # of another's pool
+        ("capture", {"contrib:alice": -9, "platform": 9}),  # a contributor is charged
+        ("capture", {f"hold:{OTHER}": -9, "platform": 9}),
+        ("void", {"contrib:alice": -9, "app:x": 9}),
+    ],
+)
+def test_a_line_that_its_entry_may_not_have_is_refused(kind: str, legs: dict[str, int]) -> None:
+    made = Writer()
+    charge = 9 if kind == "capture" else 0
+    made.leaf(type="key")  # else its manifest would be leaf 0
+    entry = made.add(f"{OWN}/{kind}/0", legs, charge=charge, manifest="{}")
+    with pytest.raises(Refused, match=f"a {kind} does not touch this account"):
+        check_line(made.line(entry, next(iter(legs))), made.keys[0].vkey)
+
+
+def test_a_share_that_is_not_stated_is_said_and_a_receipts_key_signs_no_log() -> None:
+    made = Writer()
+    entry = made.add(f"{OWN}/adjust/0", {"contrib:alice": 1, "platform": -1})
+    said = check_line(made.line(entry, "contrib:alice"), made.keys[0].vkey)
+    assert said[3].endswith("'contrib:alice' (no share is stated)")
+    with pytest.raises(Refused, match="did not sign it as a log's"):
+        check_line(made.line(entry, "contrib:alice"), made.receipts.vkey)

@@ -24,8 +24,8 @@ from .proof import (
     parse_json,
     parse_leg,
     require,
-    require_legs,
     shaped,
+    stated,
     sum_node,
     text,
     version,
@@ -68,18 +68,6 @@ RECEIPT: dict[str, Convert] = {
 }  # fmt: skip
 
 
-def is_of_its_inference(leg: Fields) -> bool:
-    """A hold goes back or is charged, and a pool is paid out, for its own inference alone."""
-    inference, kind = leg.entry.key.partition("/")[0], leg.entry.kind
-    if kind == "settle" and leg.nano > 0:
-        return bool(leg.account.startswith(("contrib:", "unattributed:")))
-    if kind == "settle" and leg.nano < 0:
-        return bool(f"{leg.account}/".startswith(f"open:{inference}/"))
-    if kind in ("capture", "void", "expire") and leg.nano < 0:
-        return bool(leg.account == f"hold:{inference}")
-    return True
-
-
 def shares_in(manifest: str) -> dict[str, int]:
     """The shares that an attribution gives, by account, in ppb."""
     share = object_of(contributor=text, share_ppb=number)
@@ -105,12 +93,12 @@ def opened_legs(opening: object, entry: Fields) -> list[Fields]:
     else:
         parts = shaped(opening, {"legs": list_of(lambda part: parse_part(part, entry))}).legs
         require(len(parts) == entry.legs.count, f"entry {entry.seq} has other legs")
-        require_legs(root_over([part.node for part in parts] or [NO_LEGS], sum_node), entry)
+        root = root_over([part.node for part in parts] or [NO_LEGS], sum_node)
+        is_its = root == stated(entry)
+        require(is_its, f"entry {entry.seq}: its leaf says something else of its legs")
         legs = [part for part in parts if part.n is not None]
     for leg in legs:
         leg.entry, leg.decision = entry, None
-        what = f"entry {entry.seq}, the leg of {leg.account}: "
-        require(is_of_its_inference(leg), f"{what}a {entry.kind} does not touch this account")
     shared = sum(leg.ppb or 0 for leg in legs)
     require(shared <= PPB, f"entry {entry.seq} shares out more than all there is")
     return legs

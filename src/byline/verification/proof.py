@@ -11,6 +11,7 @@ import re
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace as Fields
@@ -20,7 +21,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 BOUND, PPB, LEAF_BYTES_MAX, SIGNATURES_MAX = 1 << 63, 10**9, 65_535, 64
-FIRST = "c2sp.org/tlog-proof@v1"  # line of a .tlog-proof
 Convert = Callable[[Any], Any]
 Node = TypeVar("Node")
 
@@ -96,20 +96,18 @@ def hex32(value: object) -> bytes:
     return bytes.fromhex(value)
 
 
-def base64(value: object, *lengths: int) -> bytes:
-    """Bytes, from base64, which has one way to write them."""
+def base64(value: object, length: int = 0) -> bytes:
+    """Bytes, as many if it is said, from base64, which has one way to write them."""
     try:
         raw = b64decode(value, validate=True) if isinstance(value, str) else b""
     except ValueError:
         raw = b""
-    is_right = b64encode(raw).decode() == value and (not lengths or len(raw) in lengths)
+    is_right = b64encode(raw).decode() == value and length in (0, len(raw))
     require(is_right, "base64 can't be read, or is of the wrong length")
     return raw
 
 
-def hash64(value: object) -> bytes:
-    """A SHA-256, from base64."""
-    return base64(value, 32)
+hash64 = partial(base64, length=32)  # a SHA-256
 
 
 def version(value: object) -> None:
@@ -143,11 +141,8 @@ def printable(sentence: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in sentence)
 
 
-# The tree (RFC 6962, 2.1): the log's, and that of an entry's legs; only their nodes differ.
-
-
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """A node of the log."""
+    """A node of the log (RFC 6962, 2.1); an entry's legs have such a tree, with other nodes."""
     return sha256(b"\x01" + left + right).digest()
 
 
@@ -164,11 +159,8 @@ def fold(
     return join(path[-1], fold(leaf, index - left, size - left, path[:-1], join))
 
 
-# The signature: C2SP signed-note, tlog-checkpoint, tlog-cosignature.
-
-
 class Key(NamedTuple):
-    """A public key; type 1 signs tree heads and receipts, type 4 cosigns tree heads."""
+    """A public key (C2SP signed-note); type 1 signs heads and receipts, type 4 cosigns heads."""
 
     name: str
     kind: int
@@ -242,9 +234,8 @@ def parse_head(checkpoint: str) -> Head:
     return Head(found[1], number(int(found[2])), hash64(found[3]), note)  # type: ignore[index]
 
 
-# The entry, and its legs: a Merkle tree with sums, so that its root commits to the split.
-
 GIVEN_BACK, UNCHAINED, NO_LEG = ("app:", "hold:"), ("hold:", "open:"), bytes(32)
+TAKING = ("capture", "void", "expire")
 KINDS = ("deposit", "hold", "capture", "capture_late", "void", "expire",
          "settle", "refund", "adjust", "release", "payout")  # fmt: skip
 ENTRY: dict[str, Convert] = {
@@ -275,19 +266,18 @@ def check_entry(entry: Fields, index: int) -> None:
     require(entry.seq > 0, f"{what}entries are numbered from 1")
     require(legs.debits == legs.credits, f"{what}what is credited is not what is debited")
     require(0 <= legs.paid <= legs.credits, f"{what}more is paid than credited")
-    if entry.kind in ("capture", "capture_late"):
-        require(legs.paid == entry.charge, f"{what}what is credited to payees is not the charge")
-    else:
-        require(entry.charge == 0, f"{what}it charges, and is no capture")
+    captures = entry.kind in ("capture", "capture_late")
+    is_paid = not captures or legs.paid == entry.charge
+    require(is_paid, f"{what}what is credited to payees is not the charge")
+    require(captures or entry.charge == 0, f"{what}it charges, and is no capture")
     if entry.kind in ("deposit", "hold", "void", "expire"):
         require(legs.paid == 0, f"{what}it pays somebody")
     has_manifest = entry.kind == "settle" and entry.manifest is not None
     require((entry.manifest_index is not None) == has_manifest, f"{what}manifest_index is wrong")
-    if has_manifest:
-        before = entry.manifest_index < index
-        require(before, f"{what}its manifest was not logged before it was paid on")
-    if entry.kind == "settle":
-        require(legs.paid == legs.debits, f"{what}not the whole pool is paid")
+    is_before = not has_manifest or entry.manifest_index < index
+    require(is_before, f"{what}its manifest was not logged before it was paid on")
+    is_whole = entry.kind != "settle" or legs.paid == legs.debits
+    require(is_whole, f"{what}not the whole pool is paid")
 
 
 class Sums(NamedTuple):
@@ -329,6 +319,7 @@ def parse_leg(source: str, entry: Fields) -> Fields:
     paid = 0 if leg.account.startswith(GIVEN_BACK) else credit
     node = Sums(b"", max(-leg.nano, 0), credit, paid)
     leg.node = node._replace(hash=sha256(b"\x02" + node.hashed() + source.encode()).digest())
+    require(is_of_its_inference(leg, entry), f"{what}a {entry.kind} does not touch this account")
     if leg.ppb is not None:
         has_share = entry.kind == "settle" and credit and leg.ppb <= PPB
         require(has_share, f"{what}it can't have a share")
@@ -337,28 +328,36 @@ def parse_leg(source: str, entry: Fields) -> Fields:
     return leg
 
 
+def is_of_its_inference(leg: Fields, entry: Fields) -> bool:
+    """A hold goes back or is charged, and a pool is paid out, for its own inference alone."""
+    own, gives = entry.key.partition("/")[0], leg.nano < 0
+    if entry.kind == "settle" and leg.nano:
+        places = (f"open:{own}/",) if gives else ("contrib:", "unattributed:")
+        return f"{leg.account}/".startswith(places)
+    return not gives or entry.kind not in TAKING or bool(leg.account == f"hold:{own}")
+
+
 def opened_line(opening: object, entry: Fields) -> Fields:
     """The one leg that a line's opening shows, once its path leads to the root that was logged."""
     line = object_of(text=text, index=number, path=list_of(path_node))
     given = shaped(opening, {"leg": line}).leg
     leg = parse_leg(given.text, entry)
     root = fold(leg.node, given.index, entry.legs.count, given.path, sum_node)
-    require_legs(root, entry)
+    require(root == stated(entry), f"entry {entry.seq}: its leaf says something else of its legs")
     return leg
 
 
-def require_legs(root: Sums, entry: Fields) -> None:
-    """The legs' root, with its sums, must be the one in the leaf."""
-    stated = Sums(entry.legs.root, entry.legs.debits, entry.legs.credits, entry.legs.paid)
-    require(root == stated, f"entry {entry.seq}: its leaf says something else of its legs")
+def stated(entry: Fields) -> Sums:
+    """The root of the legs, with its sums, as the leaf has it."""
+    return Sums(entry.legs.root, entry.legs.debits, entry.legs.credits, entry.legs.paid)
 
 
 def parse_proof(source: str) -> tuple[Fields, Any, str]:
     """A `.tlog-proof`: leaf, index and path; its opening; the checkpoint. Nothing is verified."""
     proof, gap, checkpoint = source.partition("\n\n")
     lines = proof.split("\n")
-    is_one = gap and len(lines) > 2 and lines[0] == FIRST and lines[1].startswith("extra ")
-    require(is_one, "it is no whole .tlog-proof")
+    is_one = len(lines) > 2 and lines[0] == "c2sp.org/tlog-proof@v1" and lines[1][:6] == "extra "
+    require(is_one and gap, "it is no whole .tlog-proof")
     require(re.fullmatch("index (0|[1-9][0-9]{0,18})", lines[2]), "the index can't be read")
     opening = parse_json(base64(lines[1].removeprefix("extra ")).decode())
     at = shaped(opening, {"leaf": text})
@@ -370,31 +369,32 @@ def check_line(source: str, vkey: str) -> list[str]:
     """What a line's proof shows to who trusts this key. Raises Refused."""
     at, opening, checkpoint = parse_proof(source)
     head, key = parse_head(checkpoint), parse_key(vkey)
-    require(head.origin == key.name and head.note.signers([key]), "this key did not sign it")
-    leaf = sha256(b"\x00" + at.leaf.encode()).digest()
-    root = fold(leaf, at.index, head.size, at.path, node_hash)
+    is_log = head.origin == key.name and not key.name.endswith("/receipts")
+    require(is_log and head.note.signers([key]), "this key did not sign it as a log's")
+    hashed = sha256(b"\x00" + at.leaf.encode()).digest()
+    root = fold(hashed, at.index, head.size, at.path, node_hash)
     require(root == head.root, "the leaf is not in the log of this tree head")
     require(shaped(opening, {"v": version, "object": text}).object == "line", "it opens no line")
     entry = parse_leaf(at.leaf, {"entry": ENTRY})
     check_entry(entry, at.index)
     leg = opened_line(opening, entry)
-    share = f", {leg.ppb:,} parts per billion of the pool" if leg.ppb else ""
+    share = f"{leg.ppb:,} parts per billion of the pool" if leg.ppb else "no share is stated"
     charge = f"; that is the charge of {entry.charge:,}" if entry.charge else ""
     return [
         f"key {key.id.hex()} signed the log '{head.origin}' over {head.size:,} leaves",
         f"leaf {at.index:,} is in it: entry {entry.seq:,}, {entry.kind}, '{entry.key}'",
         f"its {entry.legs.count:,} legs debit {entry.legs.debits:,} nano-USD, credit as much, and "
         f"pay {entry.legs.paid:,}{charge}",
-        f"one of them is {leg.nano:+,} nano-USD for '{leg.account}'{share}",
-        "(not checked by this file: witnesses, other keys, manifests, other lines, other heads)",
+        f"one of them is {leg.nano:+,} nano-USD for '{leg.account}' ({share})",
+        "(not checked by this file: its other legs, witnesses, manifests, other lines and heads)",
     ]
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit(__doc__)
+        sys.exit("python proof.py FILE.tlog-proof VKEY")
     try:
-        shown = check_line(Path(sys.argv[1]).read_text("utf-8"), sys.argv[2])
+        shown = check_line(Path(sys.argv[1]).read_bytes().decode(), sys.argv[2])
         print(*map(printable, shown), sep="\n")  # noqa: T201 - it is a program
     except (Refused, OSError, UnicodeError) as problem:
         sys.exit(printable(f"FAILED: {problem}"))

@@ -415,6 +415,7 @@ const byline = (() => {
     const paid = isOf(leg.account, "app:", "hold:") ? 0n : credits;
     leg.node = { debits: leg.nano < 0n ? -leg.nano : 0n, credits, paid };
     leg.node.hash = await marked(2, hashedSums(leg.node), bytesOf(source));
+    must(isOfItsInference(leg, entry), `a ${entry.kind} does not touch this account`);
     if (leg.ppb !== null) {
       must(entry.kind === "settle" && credits > 0n && leg.ppb <= PPB, "it can't have a share");
       const off = leg.nano * PPB - entry.legs.debits * leg.ppb;
@@ -451,9 +452,6 @@ const byline = (() => {
     const stated = { ...entry.legs, hash: entry.legs.root };
     require(sameNode(root, stated), `entry ${entry.seq}: its leaf says something else of its legs`);
     const legs = parts.filter((part) => part.n !== undefined);
-    for (const leg of legs)
-      require(isOfItsInference(leg, entry), `entry ${entry.seq}, the leg of ${leg.account}: ` +
-        `a ${entry.kind} does not touch this account`);
     const shared = legs.reduce((sum, leg) => sum + (leg.ppb || 0n), 0n);
     require(shared <= PPB, `entry ${entry.seq} shares out more than all there is`);
     return legs;
