@@ -22,6 +22,7 @@ class WorkerMetrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self._adapters = Labels()
+        self._versions = Labels()
         self._queues: dict[str, tuple[int, float]] = {}  # by ledger
         self._paused: set[str] = set()  # ever
         self.attributions = Counter(
@@ -81,11 +82,14 @@ class WorkerMetrics:
         """Which adapter versions are not paid for now."""
         self._paused |= set(versions)
         for version in self._paused:
-            self.payment_paused.labels(self._adapters.of(version)).set(version in versions)
+            self.payment_paused.labels(self._versions.of(version)).set(version in versions)
 
     def observe_settled(self, attribution: Attribution) -> None:
         """One attribution whose money has moved."""
-        adapter = self._adapters.of((attribution.adapter_version or "").partition("@")[0])
+        version = attribution.adapter_version or ""
+        if version:
+            self.payment_paused.labels(self._versions.of(version))  # 0 until it is paused
+        adapter = self._adapters.of(version.partition("@")[0])
         self.attributions.labels(adapter, attribution.state.value).inc()
         paid = attribution.pool_nano - attribution.unattributed_nano
         self.pool_nano.labels(adapter, "contributors").inc(paid)

@@ -34,7 +34,7 @@ def test_the_port_shows_every_metric_and_its_health() -> None:
     for name in (
         "byline_attribution_seconds_bucket", "byline_attribution_queue_length",
         "byline_attribution_queue_age_seconds", "byline_holds_expired_total",
-        "byline_pool_nano_total",
+        "byline_pool_nano_total", "byline_payment_paused{",
         "byline_attribution_lift_nats_bucket", "byline_ledger_post_seconds_bucket",
     ):  # fmt: skip
         assert name in text
