@@ -248,6 +248,7 @@ class Charging:
             log.error("%d charges were given up at shutdown; their holds will expire", given_up)
         if left := await self._deliveries.drain(max(deadline - time.monotonic(), 0.0)):
             log.warning("%d posts are left for the next start to send", left)
+        self._token_files.close()
 
     async def _void(self, inference: Inference) -> None:
         self._admissions.correct(inference.id, tokens=0, nano=0)

@@ -44,7 +44,7 @@ from byline.records import (
 )
 from byline.redis_server import RedisServer, running_redis
 from byline.registry import read_release
-from byline.served import delete_served, write_served
+from byline.served import erase_served, write_served
 from serving.recipes import cores, share_cores
 from serving.telemetry import WorkerMetrics
 from serving.worker import JOBS_AT_ONCE, Worker
@@ -134,7 +134,7 @@ async def measured(
     stop = asyncio.Event()
 
     def forget(job: AttributionJob) -> None:
-        delete_served(home.served, job.inference)
+        erase_served(home.served, job.inference)
 
     with in_thread(attributor.attribute_all) as attribute:
         await ledger.deposit(

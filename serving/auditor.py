@@ -35,7 +35,7 @@ from byline.metrics_server import metrics_server
 from byline.notary.reader import LogReader
 from byline.program import pause, run, settings_of, until_signalled
 from byline.registry import read_release
-from byline.served import INFERENCE_ID
+from byline.served import served_inferences
 from serving.auditing.auditing import Auditing, Places
 from serving.auditing.engine_scoring import PREFIX, READ_SECONDS, EngineScoring
 from serving.settings import AuditorSettings
@@ -105,11 +105,9 @@ async def look_through(
 
     `judged` is told of each that is through.
     """
-    for inference in sorted(path.stem for path in served.glob("*.json")):
+    for inference in served_inferences(served):
         if stop.is_set():
             return
-        if not INFERENCE_ID.match(inference):
-            continue
         try:
             if await auditing.once(inference, now_ms=time.time_ns() // 1_000_000):
                 judged(inference)

@@ -1,6 +1,7 @@
 """Scores served tokens again, for a replay; nothing is settled and nothing is written.
 
-python -m serving.rescoring --home HOME --tokens FILE --choice N --adapter REF --index REF
+python -m serving.rescoring --home HOME --tokens FILE --sha256 HASH --choice N
+    --adapter REF --index REF
 """
 
 import argparse
@@ -11,7 +12,7 @@ from byline.attribution import row_claims
 from byline.canonical import Json
 from byline.errors import ArtifactError
 from byline.home import Home
-from byline.served import served_from
+from byline.served import line_of_hash, served_from
 from serving.progress import json_lines
 from serving.recipes import cores, share_cores
 
@@ -20,7 +21,8 @@ def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description="Score served tokens again.")
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--tokens", type=Path, required=True, help="a file of served tokens")
+    parser.add_argument("--tokens", type=Path, required=True, help="a file with the served tokens")
+    parser.add_argument("--sha256", required=True, help="of their line in it")
     parser.add_argument("--choice", type=int, default=0, help="which choice")
     parser.add_argument("--adapter", required=True, help="reference of an adapters artifact")
     parser.add_argument("--index", required=True, help="reference of its indexes artifact")
@@ -35,7 +37,10 @@ def main() -> None:
     home = Home(arguments.home)
     store = ArtifactStore(home.artifacts)
     with json_lines() as lines:
-        served = served_from(arguments.tokens.read_bytes())
+        line = line_of_hash(arguments.tokens.read_bytes(), arguments.sha256)
+        if line is None:
+            raise ArtifactError(f"{arguments.tokens} has no served tokens of this hash")
+        served = served_from(line)
         if not 0 <= arguments.choice < len(served.choices):
             raise ArtifactError(f"{arguments.tokens} has no choice {arguments.choice}")
         manifest = read_manifest(store.open("indexes", arguments.index).path)

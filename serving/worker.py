@@ -39,7 +39,7 @@ from byline.records import (
     Posted,
 )
 from byline.registry import read_release
-from byline.served import delete_served
+from byline.served import erase_served
 from serving.recipes import share_cores
 from serving.settings import WorkerSettings
 from serving.sweeping import Sweep, forget_old_tokens
@@ -241,8 +241,8 @@ async def _work_connected(
         return versions
 
     def forget_tokens(job: AttributionJob) -> None:
-        if job.adapter_version not in audited:  # else the auditor deletes them
-            delete_served(served, job.inference)
+        if job.adapter_version not in audited:  # else the auditor erases them
+            erase_served(served, job.inference)
 
     async with AsyncExitStack() as opened:
         shards = await Shards.open(

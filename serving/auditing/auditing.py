@@ -35,7 +35,7 @@ from byline.records import (
     Posted,
     ServedTokens,
 )
-from byline.served import delete_served, read_served
+from byline.served import erase_served, read_served
 from serving.auditing.engine_scoring import PREFIX
 from serving.telemetry import AuditorMetrics
 
@@ -122,7 +122,7 @@ class Auditing:
                 self._step("drawn")
                 for paid in record.attributions:
                     await self._choice(record, paid, draw, counterfactuals, now_ms)
-        delete_served(self._places.served, inference)
+        erase_served(self._places.served, inference)
         self._step("forgotten")
         return True
 

@@ -109,7 +109,7 @@ class ServedTokens:
     inference: str
     prompt: tuple[int, ...]
     choices: tuple[tuple[int, ...], ...]
-    salt: str = ""  # random: without it nobody can try guesses of the text against the file's hash
+    salt: str = ""  # random: without it nobody can try guesses of the text against their hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class AttributionJob:
     application: str
     adapter_version: str
     index: str  # artifact reference
-    tokens_sha256: str  # of the served-tokens file
+    tokens_sha256: str  # of the served tokens' line
     pool_nano: int  # what `open:<inference>` holds for this choice
     enqueued_ms: int
     attempts: int = 1

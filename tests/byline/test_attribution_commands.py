@@ -174,7 +174,8 @@ def with_tokens(
     tmp_path: Path, rows: Sequence[tuple[str, float]] | None = None
 ) -> tuple[dict[str, Any], Path]:
     job = replace(JOB, tokens_sha256=write_served(tmp_path, SERVED))
-    return record(job, rows=rows), tmp_path / f"{JOB.inference}.json"
+    (segment,) = tmp_path.glob("*.tokens")
+    return record(job, rows=rows), segment
 
 
 def test_token_ids_with_another_hash_are_refused(tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_scores_are_computed_again_within_a_thousandth_of_the_largest(
     module, arguments = asked[0]
     assert module == "serving.rescoring"
     assert arguments == [
-        "--tokens", str(tokens), "--choice", "0",
+        "--tokens", str(tokens), "--sha256", fields["tokens_sha256"], "--choice", "0",
         "--adapter", JOB.adapter_version, "--index", JOB.index,
     ]  # fmt: skip
 

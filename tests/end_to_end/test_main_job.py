@@ -15,6 +15,7 @@ from byline.bookkeeping.gauges import FOUND
 from byline.command.asking import attribution_of, get_json
 from byline.limits import PPB
 from byline.registry import read_release
+from byline.served import served_inferences
 from helm.dashboards.expressions import missing_metrics
 from tests.end_to_end.conftest import Running
 
@@ -206,6 +207,9 @@ def test_every_metric_of_the_dashboard_is_exported_by_this_run(running: Running)
 
 
 def test_served_token_ids_are_gone_once_settled(running: Running) -> None:
-    for answer in running.report["answers"]:
-        if answer["state"] == "done":
-            assert not list((running.home / "artifacts/served").glob(f"{answer['inference_id']}*"))
+    kept = served_inferences(running.home / "artifacts/served")
+    settled = [
+        each["inference_id"] for each in running.report["answers"] if each["state"] == "done"
+    ]
+    assert settled
+    assert not set(kept) & set(settled)

@@ -1,6 +1,5 @@
 """Token ids are written at once where the folder is quick, in a thread where it is not."""
 
-import os
 import threading
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import uuid_utils
 
 from byline.records import ServedTokens
-from byline.served import read_served, write_served
+from byline.served import ServedWriter, read_served
 from gateway.token_files import IN_THREAD_SECONDS, SLOW_SECONDS, TokenFiles
 
 pytestmark = pytest.mark.anyio
@@ -28,16 +27,20 @@ class Folder:
     def clock(self) -> float:
         return self.now
 
-    def write(self, folder: Path, tokens: ServedTokens) -> str:
+    def wrote(self) -> None:
         self.threads.append(threading.current_thread() is not threading.main_thread())
         self.now += self.takes
-        return write_served(folder, tokens)
 
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Folder:
-    slow = Folder()
-    monkeypatch.setattr("gateway.token_files.write_served", slow.write)
+    slow, write = Folder(), ServedWriter.write
+
+    def slowly(writer: ServedWriter, tokens: ServedTokens) -> str:
+        slow.wrote()
+        return write(writer, tokens)
+
+    monkeypatch.setattr(ServedWriter, "write", slowly)
     return slow
 
 
@@ -61,27 +64,3 @@ async def test_a_slow_folder_is_left_to_a_thread_and_tried_again(
     for _ in range(2):
         await files.keep(some_tokens())
     assert folder.threads == [False, False, True, True, True, False, False]
-
-
-async def test_a_write_that_fails_says_so_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_descriptor: int, _data: bytes) -> int:
-        raise OSError(28, "no space left")
-
-    tokens = some_tokens()
-    with monkeypatch.context() as patched:
-        patched.setattr("byline.served.os.write", full)
-        with pytest.raises(OSError, match="no space"):
-            await TokenFiles(tmp_path).keep(tokens)
-    assert not list(tmp_path.iterdir())
-
-
-async def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = os.write
-    monkeypatch.setattr("byline.served.os.write", lambda to, data: write(to, data[:7]))
-    tokens = some_tokens()
-    sha256 = await TokenFiles(tmp_path).keep(tokens)
-    assert read_served(tmp_path, tokens.inference, sha256) == tokens

@@ -29,7 +29,7 @@ from byline.posting.postings import attribution_jobs
 from byline.records import Capture, Leg, Release, ServedTokens, Usage, UsageSource
 from byline.redis_server import RedisServer, running_redis
 from byline.registry import find_adapter, write_release
-from byline.served import write_served
+from byline.served import served_inferences, write_served
 from serving.auditing.auditing import Auditing, Places
 from serving.auditing.engine_scoring import PREFIX, EngineScoring
 from serving.auditor import audit, look_through, remember
@@ -125,8 +125,8 @@ class Bench:
     async def once(self, inference: str, step: Callable[[str], None] = lambda _: None) -> bool:
         return await self.auditing(step).once(inference, now_ms=time.time_ns() // 1_000_000)
 
-    def served(self) -> list[Path]:
-        return list(self.places.served.glob("*"))
+    def served(self) -> list[str]:
+        return served_inferences(self.places.served)
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ def test_served_tokens_are_scored_again_as_the_worker_scored_them(
     arguments = [
         "--home", str(tiny_home.home.root), "--tokens", str(tokens), "--threads", "1",
         "--adapter", tiny_home.adapter.reference, "--index", tiny_home.index.reference,
+        "--sha256", job.tokens_sha256,
     ]  # fmt: skip
     made = run_main(rescoring, [*arguments, "--choice", "1"], monkeypatch, capsys)
     scores: Any = made[-1]["result"]["scores"]

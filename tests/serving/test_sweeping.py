@@ -1,7 +1,6 @@
 """Beside its jobs the worker gives late holds back, deletes old tokens and sets the gauges."""
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from byline.errors import LedgerFenced, LedgerRefused, LedgerUnavailable
 from byline.limits import SERVED_TOKENS_DAYS_MAX
 from byline.program import pause
 from byline.records import Posted, ServedTokens
-from byline.served import write_served
+from byline.served import served_bytes
 from serving.sweeping import Sweep, forget_old_tokens
 from serving.telemetry import WorkerMetrics
 
@@ -90,16 +89,17 @@ async def test_the_gauges_say_what_waits() -> None:
 
 
 async def test_served_tokens_do_not_outlive_their_days(tmp_path: Path) -> None:
-    inference = "0192f000-0000-7000-8000-00000000000"
-    for digit in "12":
-        write_served(tmp_path, ServedTokens(inference + digit, (1,), ((2,),)))
-    old = time.time() - SERVED_TOKENS_DAYS_MAX * 86_400
-    os.utime(tmp_path / f"{inference}1.json", (old - 60, old - 60))
-    os.utime(tmp_path / f"{inference}2.json", (old + 60, old + 60))
+    kept = ServedTokens("0192f000-0000-7000-8000-000000000001", (1,), ((2,),))
+    oldest_ms = round((time.time() - SERVED_TOKENS_DAYS_MAX * 86_400) * 1_000)
+    names = []
+    for born_ms in (oldest_ms - 60_000, oldest_ms + 60_000):
+        digits = f"{born_ms:012x}"
+        names.append(f"{digits[:8]}-{digits[8:]}-7000-8000-000000000001.tokens")
+        (tmp_path / names[-1]).write_bytes(served_bytes(kept) + b"\n")
     stop = asyncio.Event()
     asyncio.get_running_loop().call_soon(stop.set)
     await forget_old_tokens(tmp_path, stop, 60)
-    assert [path.name for path in tmp_path.iterdir()] == [f"{inference}2.json"]
+    assert [path.name for path in tmp_path.iterdir()] == names[1:]
 
 
 async def test_a_ledger_that_is_away_is_swept_the_next_time() -> None:

@@ -33,7 +33,7 @@ from byline.records import (
     Usage,
     UsageSource,
 )
-from byline.served import delete_served, write_served
+from byline.served import erase_served, served_inferences, write_served
 from serving.telemetry import WorkerMetrics
 from serving.worker import JOBS_AT_ONCE, Worker
 
@@ -123,7 +123,7 @@ class Bench:
         self.note: Callable[[], None] = lambda: None  # is told of each attribution
 
     def forget_tokens(self, job: AttributionJob) -> None:
-        delete_served(self.served, job.inference)
+        erase_served(self.served, job.inference)
 
     async def attribute(self, jobs: Sequence[AttributionJob]) -> list[Attribution]:
         self.attributed += len(jobs)
@@ -169,9 +169,9 @@ async def test_a_job_is_settled_then_acknowledged_and_counted(bench: Bench) -> N
 
 async def test_tokens_stay_until_every_choice_is_settled(bench: Bench) -> None:
     await bench.work([JOB])
-    assert list(bench.served.glob("*.json"))
+    assert served_inferences(bench.served)
     await bench.work([replace(JOB, ordinal=1)])
-    assert not list(bench.served.glob("*.json"))
+    assert not served_inferences(bench.served)
 
 
 async def test_a_ledger_that_is_away_is_waited_for(tmp_path: Path) -> None:

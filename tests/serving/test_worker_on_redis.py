@@ -31,7 +31,7 @@ from byline.records import (
     UsageSource,
 )
 from byline.redis_server import RedisServer, running_redis
-from byline.served import write_served
+from byline.served import served_inferences, write_served
 from serving.settings import WorkerSettings
 from serving.telemetry import WorkerMetrics
 from serving.worker import work
@@ -124,7 +124,7 @@ async def test_what_is_captured_is_settled_also_after_a_fence(settings: WorkerSe
     await ledger.close()
     assert balances["contrib:ann"] + balances["contrib:bob"] == 2 * 600
     assert not any(account.startswith(("open:", "hold:")) for account in balances)
-    assert not list(Home(settings.home).served.glob("*"))
+    assert not served_inferences(Home(settings.home).served)
     posted = {"operation": "settle", "outcome": "posted"}
     assert metrics.registry.get_sample_value("byline_ledger_posts_total", posted) == 4
 
@@ -172,7 +172,7 @@ async def test_a_paused_versions_money_waits_open_and_is_paid_once_after_the_wor
     assert balances["contrib:ann"] + balances["contrib:bob"] == 7 * 600
     assert not any(account.startswith("open:") for account in balances)
     assert metrics.registry.get_sample_value(gauge, {"adapter_version": VERSION}) == 0
-    assert not list(Home(settings.home).served.glob("*"))
+    assert not served_inferences(Home(settings.home).served)
 
 
 class Killed(BaseException):
@@ -221,4 +221,4 @@ async def test_each_job_is_settled_in_its_own_ledger(settings: WorkerSettings) -
         assert balances["contrib:ann"] + balances["contrib:bob"] == 4 * 600
         await ledger.close()
     assert metrics.registry.get_sample_value("byline_attribution_seconds_count") == 16
-    assert not list(Home(settings.home).served.glob("*"))
+    assert not served_inferences(Home(settings.home).served)

@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from byline.attribution import replayed
-from byline.canonical import digest, sha256_hex
+from byline.canonical import digest
 from byline.command.asking import attribution_of, show_answer
 from byline.command.options import DEFAULT_HOME, HomeOption, JsonOption
 from byline.command.running import demo_keys, run_facts, show
@@ -23,6 +23,7 @@ from byline.home import Home
 from byline.limits import SCORE_UNITS_PER_NAT
 from byline.records import Attribution, Example
 from byline.records_json import attribution_from
+from byline.served import line_of_hash
 
 SCORE_TOLERANCE = 1e-3  # of the largest score: what another machine's arithmetic may differ by
 SHOW = "show"
@@ -206,7 +207,7 @@ def _rescored(home: Path, fields: Mapping[str, Any], tokens: Path) -> Iterator[C
         data = tokens.read_bytes()
     except OSError as problem:
         raise InvalidInput(f"{tokens} can't be read: {problem}", param="tokens") from problem
-    same = sha256_hex(data) == given.tokens_sha256
+    same = line_of_hash(data, str(given.tokens_sha256)) is not None
     yield Check(
         given.ordinal, "tokens", same,
         f"{who}: the token ids in {tokens} " + ("have" if same else "do NOT have")
@@ -218,7 +219,8 @@ def _rescored(home: Path, fields: Mapping[str, Any], tokens: Path) -> Iterator[C
     from byline.command.progress import Display
 
     arguments = [
-        "--tokens", str(tokens), "--choice", str(given.ordinal),
+        "--tokens", str(tokens), "--sha256", str(given.tokens_sha256),
+        "--choice", str(given.ordinal),
         "--adapter", str(given.adapter_version), "--index", str(given.index),
     ]  # fmt: skip
     with Display().step("replay", "scoring again") as step:
