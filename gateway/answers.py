@@ -77,13 +77,14 @@ class Taped:
 
 def read_plain(body: bytes, *, choices: int, inference: str) -> Answer:
     """An answer that came whole. Raises EngineBroke if it is none: nothing of it was shown yet."""
-    fields = _object(body)
-    if fields is not None and _is_whole(fields):
-        event = _leniently(fields)
-        if event.usage is not None:
-            answer = _read([event], choices)
-            return Answer(answer.prompt, answer.choices, _counted(event.usage))
-    raise EngineBroke(f"The engine's answer to {inference} can't be read.")
+    try:
+        event = msgspec.convert(_object(body), _Event)
+    except msgspec.ValidationError:
+        event = _Event()
+    if not event.choices or event.usage is None:
+        raise EngineBroke(f"The engine's answer to {inference} can't be read.")
+    answer = _read([event], choices)
+    return Answer(answer.prompt, answer.choices, _counted(event.usage))
 
 
 def read_stream(events: bytes, *, choices: int) -> Answer:
@@ -152,23 +153,6 @@ def _slowly(data: bytes) -> object:
         return None
 
 
-def _is_whole(fields: JsonObject) -> bool:
-    """Whether this is an answer, with nothing in it that would have to be left out."""
-    choices = fields.get("choices")
-    return (
-        isinstance(choices, list)
-        and len(choices) > 0
-        and _has_ids(fields, "prompt_token_ids")
-        and all(
-            isinstance(choice, dict)
-            and type(choice.get("index", 0)) is int
-            and _has_ids(choice, "prompt_token_ids")
-            and _has_ids(choice, "token_ids")
-            for choice in choices
-        )
-    )
-
-
 def _read(events: Iterable[_Event], choices: int) -> Answer:
     prompt: Sequence[int] = ()
     tokens: list[list[int]] = [[] for _ in range(choices)]
@@ -198,11 +182,6 @@ def _counts(usage: object) -> _Counts | None:
 def _counted(usage: _Counts) -> tuple[int, int]:
     """Prompt and completion tokens."""
     return usage.prompt_tokens, usage.completion_tokens or 0
-
-
-def _has_ids(fields: JsonObject, name: str) -> bool:
-    given = fields.get(name)
-    return given is None or _are_ids(given)
 
 
 def _ids(value: object) -> Sequence[int]:

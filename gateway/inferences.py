@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import uuid_utils
@@ -32,6 +33,8 @@ from gateway.structured_outputs import explained
 from gateway.wire import Endpoint, Question, engine_body, read_question
 
 Result = TypeVar("Result")
+
+APPLICATIONS_KEPT = 4_096  # whose salts are remembered
 
 # What the engine calls its streams' chunks, and what their ids begin with.
 CHUNKS = {
@@ -79,8 +82,8 @@ class Inferences:
         inference = self._inference(seen, caller, question, target)
         context = self._services.release.context_tokens
         want = want_of(caller, inference.id, question, inference.held_nano, context)
-        async with self._admissions.admitted(caller, want, seen.headers):
-            await self._charging.hold(inference)
+        hold = partial(self._charging.hold, inference)
+        await self._admissions.admit(caller, want, seen.headers, hold)
         seen.asks_engine = True
         presenter = asked.presenter(inference)
         if question.stream:
@@ -216,6 +219,7 @@ def ask_of(inference: Inference, context_tokens: int) -> Ask:
     )
 
 
+@lru_cache(maxsize=APPLICATIONS_KEPT)
 def cache_salt(application: str) -> str:
     """One prefix cache an application: how fast an answer begins tells nobody what another asked.
 

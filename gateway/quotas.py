@@ -7,8 +7,8 @@ asked; all other limits are looked at anew for each request, in the script that 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from byline.errors import (
@@ -88,17 +88,20 @@ class Admissions:
         """From now on, settle what nobody has corrected."""
         self._background.start(self._sweep())
 
-    @asynccontextmanager
-    async def admitted(
-        self, caller: Caller, want: Want, headers: dict[str, str]
-    ) -> AsyncIterator[None]:
-        """Take what `want` names; all of it is given back if the block fails.
+    async def admit(
+        self,
+        caller: Caller,
+        want: Want,
+        headers: dict[str, str],
+        work: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Take what `want` names, then do `work`; all of it is given back if that fails.
 
         `headers` gets what a client is told of its limits. Raises LimitReached, LedgerError.
         """
         try:
             await self._admit(caller, want, headers)
-            yield
+            await work()
         except BaseException:
             self._start_correcting(want.inference, requests=0, tokens=0, nano=0)
             raise

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import product
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from byline.errors import BylineError
@@ -17,7 +17,7 @@ from byline.quotas.scopes import LimitName, ScopeKind
 from byline.records import Capture
 from gateway.deliveries import Deliveries
 from gateway.errors import CLIENT_GONE_STATUS
-from gateway.histograms import LoopHistogram, Spread
+from gateway.loop_metrics import Count, LoopCounter, LoopHistogram, Spread
 from gateway.observed import NO_MODEL, OTHER, Observed
 
 SHORT = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 5)
@@ -31,12 +31,9 @@ class Telemetry:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
-        self.requests_in_flight = 0
+        self.requests_in_flight = self.captures_waiting = 0
         self._models = frozenset({NO_MODEL, OTHER})
         self._labels = Labels()
-        self._counted: dict[tuple[str, str, int], Counter] = {}
-        self._charged: dict[str, tuple[Counter, Counter, Counter]] = {}
-        self._posted: dict[tuple[str, str], Counter] = {}
         ProcessCollector(registry=registry)
         self._add_request_metrics(registry)
         self._add_answer_metrics(registry)
@@ -45,7 +42,7 @@ class Telemetry:
         self._add_journey_metrics(registry)
 
     def _add_request_metrics(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
+        self.requests = LoopCounter(
             "byline_requests", "Requests answered.", ["route", "model", "status"], registry=registry
         )
         self.request_seconds = LoopHistogram(
@@ -89,18 +86,18 @@ class Telemetry:
             buckets=GAPS,
             registry=registry,
         )
-        self.tokens = Counter(
+        self.tokens = LoopCounter(
             "byline_tokens", "Tokens charged for.", ["model", "kind"], registry=registry
         )
-        self.usage = Counter(
+        self.usage = LoopCounter(
             "byline_usage", "Answers by where their usage came from.", ["source"], registry=registry
         )
-        self.usage_mismatch = Counter(
+        self.usage_mismatch = LoopCounter(
             "byline_usage_mismatch",
             "Answers whose usage differs from the token ids that came with them.",
             registry=registry,
         )
-        self.auto_routed = Counter(
+        self.auto_routed = LoopCounter(
             "byline_auto_routed", "Answers to `auto`, by what answered.", ["model"],
             registry=registry,
         )  # fmt: skip
@@ -112,20 +109,20 @@ class Telemetry:
         )
 
     def _add_quota_metrics(self, registry: CollectorRegistry) -> None:
-        self.limit_refusals = Counter(
+        self.limit_refusals = LoopCounter(
             "byline_limit_refusals", "Requests refused at the door, by whose limit and which.",
             ["scope", "limit"], registry=registry,
         )  # fmt: skip
         for scope, limit in product(ScopeKind, LimitName):  # so that each is there at zero
             self.limit_refusals.labels(scope, limit)
-        self.reservations_overdue = Counter(
+        self.reservations_overdue = LoopCounter(
             "byline_reservations_overdue",
             "What was taken from quotas and never corrected, settled by what the ledger says.",
             registry=registry,
         )
 
     def _add_ledger_metrics(self, registry: CollectorRegistry) -> None:
-        self.ledger_posts = Counter(
+        self.ledger_posts = LoopCounter(
             "byline_ledger_posts", "Ledger posts by outcome.", ["operation", "outcome"],
             registry=registry,
         )  # fmt: skip
@@ -136,12 +133,13 @@ class Telemetry:
             buckets=SHORT,
             registry=registry,
         )
-        self.captures_waiting = Gauge(
+        captures_waiting = Gauge(
             "byline_captures_waiting",
             "Answers whose charge is being worked out or posted.",
             registry=registry,
         )
-        self.captures_lost = Counter(
+        captures_waiting.set_function(lambda: self.captures_waiting)
+        self.captures_lost = LoopCounter(
             "byline_captures_lost",
             "Captures the ledger refused for good: the answer was served and nobody was charged.",
             registry=registry,
@@ -154,21 +152,21 @@ class Telemetry:
             "Since when the oldest of them waits.",
             registry=registry,
         )
-        self.charged_nano = Counter(
+        self.charged_nano = LoopCounter(
             "byline_charged_nano", "Charges captured, in nano-USD.", ["model"], registry=registry
         )
 
     def _add_journey_metrics(self, registry: CollectorRegistry) -> None:
         """How many inferences came how far; holds = captures + voids, but for those under way."""
 
-        def by_mode(name: str, text: str) -> tuple[Counter, Counter]:
-            counter = Counter(name, text, ["mode"], registry=registry)
+        def by_mode(name: str, text: str) -> tuple[Count, Count]:
+            counter = LoopCounter(name, text, ["mode"], registry=registry)
             return counter.labels("plain"), counter.labels("stream")
 
         self._holds = by_mode("byline_holds", "Inferences admitted: their largest charge is held.")
         self._captures = by_mode("byline_captures", "Inferences charged for.")
         self._voids = by_mode("byline_voids", "Inferences whose hold was given back whole.")
-        self._broken = Counter(
+        self._broken = LoopCounter(
             "byline_streams_broken", "Streams that ended with an error after they had begun.",
             ["model"], registry=registry,
         )  # fmt: skip
@@ -189,14 +187,7 @@ class Telemetry:
 
     def request_ended(self, seen: Observed) -> None:
         """Count one request whose answer is out."""
-        key = (seen.route, seen.model, seen.status)
-        counter = self._counted.get(key)
-        if counter is None:
-            label = self.known(seen.model)
-            counter = self.requests.labels(seen.route, label, str(seen.status))
-            if label == seen.model:  # nothing is kept of names that are not in the release
-                self._counted[key] = counter
-        counter.inc()
+        self.requests.labels(seen.route, self.known(seen.model), str(seen.status)).inc()
         self.request_seconds.labels(seen.route).observe(seen.ended - seen.started)
         if seen.asks_engine:
             self.upstream_seconds.labels(seen.route).observe(seen.upstream_seconds)
@@ -218,21 +209,9 @@ class Telemetry:
         """Count one charge and its tokens."""
         label = self.known(model)
         self._captures[streamed].inc()
-        charged_nano, prompt, completion = self._charges(label)
-        charged_nano.inc(capture.charge_nano)
-        prompt.inc(capture.usage.prompt_tokens)
-        completion.inc(sum(capture.usage.completion_tokens))
-
-    def _charges(self, label: str) -> tuple[Counter, Counter, Counter]:
-        """The counters of one model's charge and tokens: `labels()` takes longer than to count."""
-        found = self._charged.get(label)
-        if found is None:
-            found = self._charged[label] = (
-                self.charged_nano.labels(label),
-                self.tokens.labels(label, "prompt"),
-                self.tokens.labels(label, "completion"),
-            )
-        return found
+        self.charged_nano.labels(label).inc(capture.charge_nano)
+        self.tokens.labels(label, "prompt").inc(capture.usage.prompt_tokens)
+        self.tokens.labels(label, "completion").inc(sum(capture.usage.completion_tokens))
 
     def routed(self, model: str) -> None:
         """Count one answer to `auto`."""
@@ -246,11 +225,7 @@ class Telemetry:
 
     def ledger_post(self, operation: str, outcome: str, seconds: float) -> None:
         """Count one post; this is what `Ledger.open(observe=...)` is given."""
-        counter = self._posted.get((operation, outcome))
-        if counter is None:
-            counter = self.ledger_posts.labels(operation, outcome)
-            self._posted[operation, outcome] = counter
-        counter.inc()
+        self.ledger_posts.labels(operation, outcome).inc()
         self.ledger_post_seconds.labels(operation).observe(seconds)
 
     def post_refused(self, posting: Posting, _problem: BylineError) -> None:

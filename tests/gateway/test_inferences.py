@@ -9,7 +9,7 @@ from byline.money import POLICY, charge_nano
 from byline.records import UsageSource
 from byline.served import read_served
 from gateway.inferences import cache_salt
-from tests.gateway.conftest import CHAT, MED, OPERATOR, OTHER, RELEASE, SHOP, House
+from tests.gateway.conftest import CHAT, MED, OPERATOR, OTHER, RELEASE, SHOP, House, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -211,7 +211,7 @@ async def test_the_metrics_tell_what_was_asked(house: House) -> None:
     assert house.metric("byline_first_token_seconds_count", model="med") == 1
     assert house.metric("byline_tokens_total", model="med", kind="completion") == 6
     assert house.metric("byline_usage_total", source="engine") == 2
-    assert house.metric("byline_captures_waiting") == 0
+    await eventually(lambda: house.metric("byline_captures_waiting") == 0)
     assert house.metric("byline_charged_nano_total", model="med") == 2 * 2250
 
 

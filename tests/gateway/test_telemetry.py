@@ -17,7 +17,7 @@ from gateway.app import build_app
 from gateway.engine_client import EngineClient
 from gateway.engines.engine import AdapterState, Engine
 from gateway.engines.metrics import EngineMetrics
-from gateway.histograms import LoopHistogram
+from gateway.loop_metrics import LoopHistogram
 from gateway.observed import NO_MODEL, OTHER, Observed
 from gateway.telemetry import GAPS, Telemetry
 from tests.gateway.conftest import CHAT, SHOP, STREAM, House, eventually

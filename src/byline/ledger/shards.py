@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from byline.errors import LedgerMisconfigured, LedgerRefused
 from byline.ledger.ledger import Ledger
@@ -19,6 +20,7 @@ from byline.posting.poster import Observe
 from byline.records import Adjustment, Books, InferenceRecord, Leg
 
 APPLICATION = "app:"  # how the account of an application begins
+APPLICATIONS_KEPT = 4_096  # whose shard by the rule is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Shards:
             raise LedgerMisconfigured(f"applications are placed in no shard of ours: {unknown}")
         self.ledgers = ledgers
         self._placed = placed
+        self._by_rule = lru_cache(APPLICATIONS_KEPT)(partial(shard_of, names=tuple(ledgers)))
 
     @classmethod
     async def open(
@@ -116,7 +119,7 @@ class Shards:
 
     def name_of(self, application: str) -> str:
         """The name of the application's shard."""
-        return self._placed.get(application) or shard_of(application, self.ledgers)
+        return self._placed.get(application) or self._by_rule(application)
 
     def ledger_of(self, application: str) -> Ledger:
         """The ledger that the application's postings go to."""
