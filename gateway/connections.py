@@ -6,13 +6,14 @@ bound in `gateway.middleware`.
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.errors import Answered, error_fields
+from gateway.leaving import PRESENCE, Presence
 
 HEAD_BYTES_MAX = 65_536  # the request line with the headers; of a chunked body, what is not body
 HEAD_SECONDS = 10.0
@@ -43,6 +44,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_head = True  # a head is what comes next, or goes on
         self._overtaken: list[RequestResponseCycle] = []  # unanswered when the next one came
         self._timer: asyncio.TimerHandle | None = None
+        self._presence = Presence()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there; its first request has to come."""
@@ -57,6 +59,7 @@ class BoundedConnection(HttpToolsProtocol):
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+        self._presence.end()
 
     def data_received(self, data: bytes) -> None:
         """Take what was read, unless it is too much."""
@@ -86,6 +89,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_head = False
         self._no_body_bytes = 0
         super().on_headers_complete()
+        cast(dict[str, object], self.scope)[PRESENCE] = self._presence
         self._overtaken = [cycle for cycle in self._overtaken if not cycle.response_complete]
         if self.pipeline and earlier is not None:
             self._overtaken.append(earlier)

@@ -1,7 +1,7 @@
 """Work for a client that may leave: it ends when the client does."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -9,6 +9,31 @@ from starlette.requests import Request
 from gateway.errors import ClientGone
 
 Result = TypeVar("Result")
+
+PRESENCE = "byline.presence"  # the key in the ASGI scope
+
+
+class Presence:
+    """One connection's client: who listens is told when it is gone."""
+
+    __slots__ = ("_is_gone", "_listeners")
+
+    def __init__(self) -> None:
+        self._listeners: set[Callable[[], None]] = set()
+        self._is_gone = False
+
+    def listen(self, left: Callable[[], None]) -> Callable[[], None]:
+        """Have `left` called once, soon if the client is gone; what is answered ends that."""
+        self._listeners.add(left)
+        if self._is_gone:
+            asyncio.get_running_loop().call_soon(self.end)
+        return lambda: self._listeners.discard(left)
+
+    def end(self) -> None:
+        """The client is gone."""
+        self._is_gone = True
+        while self._listeners:
+            self._listeners.pop()()
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -22,14 +47,13 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
     before = here.cancelling()
     is_over = is_gone = False
 
-    def left(_: "asyncio.Task[None]") -> None:
+    def left() -> None:
         nonlocal is_gone
         if not is_over:
             is_gone = True
             here.cancel()
 
-    watch = asyncio.create_task(_disconnected(request))
-    watch.add_done_callback(left)
+    stop_listening = _listen(request, left)
     try:
         return await work
     except BaseException as problem:
@@ -38,9 +62,27 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
         raise
     finally:
         is_over = True
-        watch.cancel()
+        stop_listening()
         if is_gone:
             here.uncancel()
+
+
+def _listen(request: Request, left: Callable[[], None]) -> Callable[[], None]:
+    """Have `left` called when the client disconnects, at least once; the answer ends that.
+
+    Our own connections tell of it. Any other server says so in a message, for which a task waits:
+    a twentieth of what a whole answer costs.
+    """
+    presence = request.scope.get(PRESENCE)
+    if isinstance(presence, Presence):
+        return presence.listen(left)
+    watch = asyncio.create_task(_disconnected(request))
+    watch.add_done_callback(lambda _: left())
+
+    def stop() -> None:
+        watch.cancel()
+
+    return stop
 
 
 async def _disconnected(request: Request) -> None:

@@ -22,7 +22,7 @@ from byline.records import AttributionState, InferenceRecord, UsageSource
 from byline.redis_server import RedisServer, running_redis
 from byline.served import read_served
 from gateway.errors import ClientGone
-from gateway.leaving import unless_gone
+from gateway.leaving import PRESENCE, Presence, unless_gone
 from gateway.services import Services
 from tests.fake_engine import FakeEngine
 from tests.gateway.conftest import CHAT, SHOP, STREAM, eventually, serving_engine, serving_gateway
@@ -255,19 +255,41 @@ async def test_an_operator_can_settle_a_prompt_alone(shop: Shop) -> None:
 
 
 class Leaver:
-    """A request whose client leaves when it is told to."""
+    """A request whose client leaves when it is told to; another server's says so in a message."""
 
     def __init__(self) -> None:
-        self.leaves = asyncio.Event()
+        self.scope: dict[str, object] = {}
+        self._gone = asyncio.Event()
+
+    def leave(self) -> None:
+        self._gone.set()
 
     async def receive(self) -> dict[str, str]:
-        await self.leaves.wait()
+        await self._gone.wait()
         return {"type": "http.disconnect"}
 
 
+class OwnLeaver(Leaver):
+    """The same on a connection of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.presence = Presence()
+        self.scope[PRESENCE] = self.presence
+
+    def leave(self) -> None:  # a transport says so in a turn of its own
+        asyncio.get_running_loop().call_soon(self.presence.end)
+
+
+leavers = pytest.mark.parametrize("leaver", [Leaver, OwnLeaver])
+
+
+@leavers
 @pytest.mark.parametrize("swallows", [False, True])
-async def test_work_is_undone_before_its_client_is_given_up(swallows: bool) -> None:
-    client, undone = Leaver(), []
+async def test_work_is_undone_before_its_client_is_given_up(
+    swallows: bool, leaver: type[Leaver]
+) -> None:
+    client, undone = leaver(), []
 
     async def work() -> None:
         try:
@@ -278,7 +300,7 @@ async def test_work_is_undone_before_its_client_is_given_up(swallows: bool) -> N
                 raise TimeoutError from problem
             raise
 
-    asyncio.get_running_loop().call_later(0.01, client.leaves.set)
+    asyncio.get_running_loop().call_later(0.01, client.leave)
     with pytest.raises(ClientGone):
         await unless_gone(cast(Request, client), work())
     assert undone
@@ -288,23 +310,33 @@ async def test_work_is_undone_before_its_client_is_given_up(swallows: bool) -> N
     assert task.cancelling() == 0
 
 
-async def test_who_is_cancelled_by_somebody_else_is_cancelled() -> None:
-    task = asyncio.create_task(unless_gone(cast(Request, Leaver()), asyncio.sleep(60)))
+@leavers
+async def test_who_is_cancelled_by_somebody_else_is_cancelled(leaver: type[Leaver]) -> None:
+    task = asyncio.create_task(unless_gone(cast(Request, leaver()), asyncio.sleep(60)))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
+@leavers
+async def test_a_client_that_has_left_already_gets_no_work_done(leaver: type[Leaver]) -> None:
+    client = leaver()
+    client.leave()
+    with pytest.raises(ClientGone):
+        await unless_gone(cast(Request, client), asyncio.sleep(60))
+
+
+@leavers
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_client_that_leaves_as_the_answer_is_there_cancels_nothing_later(
-    turns: int,
+    turns: int, leaver: type[Leaver]
 ) -> None:
-    client = Leaver()
+    client = leaver()
 
     async def work() -> str:
         await asyncio.sleep(0)
-        client.leaves.set()
+        client.leave()
         for _ in range(turns):
             await asyncio.sleep(0)
         return "the answer"

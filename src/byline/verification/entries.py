@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import pairwise
 from types import SimpleNamespace as Fields
@@ -41,10 +42,11 @@ def integer(value: object) -> int:
     return value
 
 
+CENT_NANO = 10_000_000
 NO_LEGS = Sums(EMPTY_ROOT, 0, 0, 0)
 LEAVES: dict[str, dict[str, Convert]] = {
     "entry": ENTRY,
-    "manifest": {"key": text, "manifest": hex32},
+    "manifest": {"key": word, "manifest": hex32},
     "statement": {"month": text, "commitment": hex32},
     "key": {"origin": text, "old": text, "new": text, "signature": text},
 }  # fmt: skip
@@ -52,8 +54,12 @@ OPENING: dict[str, Convert] = {
     "account": word, "month": text, "salt": hex32, "first_n": number, "last_n": number,
     "before": hex32, "head": hex32, "opening": amount, "closing": amount, "sha256": text,
 }  # fmt: skip
+ATTRIBUTION: dict[str, Convert] = {
+    "inference": text, "adapter_version": text, "pool_nano": integer, "unattributed_ppb": number,
+    "shares": list_of(object_of(contributor=text, share_ppb=number)),
+}  # fmt: skip
 DECISION: dict[str, Convert] = {
-    "account": word, "nano": amount, "statement": text, "first_seq": number, "last_seq": number,
+    "account": word, "nano": amount, "statement": word, "first_seq": number, "last_seq": number,
     "opening_nano": amount, "lines_nano": amount, "reference": text,
 }  # fmt: skip
 TABLE: dict[str, Convert] = {
@@ -61,21 +67,24 @@ TABLE: dict[str, Convert] = {
     "lines": list_of(object_of(seq=number, key=text, kind=text, nano=integer)),
 }  # fmt: skip
 RECEIPT: dict[str, Convert] = {
-    "v": version, "inference": text, "application": text, "model": text, "served_by": text,
-    "adapter_version": null_or(text), "policy": text, "charge": amount, "state": text,
-    "time_ms": number, "capture": object_of(key=text, manifest_sha256=hex32),
-    "settles": list_of(object_of(key=text, manifest_sha256=null_or(hex32))),
+    "v": version, "inference": word, "application": text, "model": text, "served_by": text,
+    "adapter_version": null_or(text), "policy": text, "charge": amount, "state": word,
+    "time_ms": number, "capture": object_of(key=word, manifest_sha256=hex32),
+    "settles": list_of(object_of(key=word, manifest_sha256=null_or(hex32))),
 }  # fmt: skip
 
 
-def shares_in(manifest: str) -> dict[str, int]:
-    """The shares that an attribution gives, by account, in ppb."""
-    share = object_of(contributor=text, share_ppb=number)
-    shape = {"shares": list_of(share), "unattributed_ppb": number, "adapter_version": text}
-    found = shaped(parse_json(manifest), shape)
+def shares_in(manifest: str, settle: Fields) -> dict[str, int]:
+    """The shares that an attribution gives, by account, in ppb: this settle's, and all there is."""
+    found = shaped(parse_json(manifest), ATTRIBUTION)
+    own = settle.key.partition("/")[0], settle.adapter_version, settle.legs.debits
+    is_its = (found.inference, found.adapter_version, found.pool_nano) == own
+    require(is_its, "the manifest is of another inference, adapter version or pool")
     shares = {f"contrib:{each.contributor}": each.share_ppb for each in found.shares}
     require(len(shares) == len(found.shares), "the manifest names a contributor twice")
-    return {**shares, f"unattributed:{found.adapter_version}": found.unattributed_ppb}
+    shares[f"unattributed:{found.adapter_version}"] = found.unattributed_ppb
+    require(sum(shares.values()) == PPB, "the manifest's shares are not one whole")
+    return shares
 
 
 def parse_part(value: object, entry: Fields) -> Fields:
@@ -99,6 +108,8 @@ def opened_legs(opening: object, entry: Fields) -> list[Fields]:
         legs = [part for part in parts if part.n is not None]
     for leg in legs:
         leg.entry, leg.decision = entry, None
+    is_once = len({leg.account for leg in legs}) == len(legs)
+    require(is_once, f"entry {entry.seq} has two legs of one account")
     shared = sum(leg.ppb or 0 for leg in legs)
     require(shared <= PPB, f"entry {entry.seq} shares out more than all there is")
     return legs
@@ -116,10 +127,10 @@ def check_manifest(opening: object, entry: Fields) -> bytes | None:
         said = text(opening["manifest"]["text"])
         require(sha256(said.encode()).digest() == shown.sha256, "a manifest's text was changed")
         shared = [leg for leg in entry.opened if entry.kind == "settle" and leg.nano > 0]
-        shares = shares_in(said) if shared else {}
+        shares = shares_in(said, entry) if entry.kind == "settle" else {}
         for leg in shared:
-            is_its = leg.ppb is not None and shares.get(leg.account) == leg.ppb
-            require(is_its, f"the manifest gives {leg.account} another share")
+            is_its = shares.get(leg.account) == leg.ppb
+            require(is_its, f"the manifest gives '{leg.account}' another share")
         for leg in entry.opened if entry.kind == "payout" else []:
             check_decision(leg, shaped(parse_json(said), DECISION))
         if shared or entry.kind == "payout":
@@ -134,9 +145,16 @@ def opened_statement(opening: object, leaf: Fields) -> Fields:
     commitment = sha256(b"\x05" + source.encode()).digest()
     is_its = commitment == leaf.commitment and found.month == leaf.month
     require(is_its, "it is not the statement that the log has")
-    is_month = re.fullmatch("[0-9]{4}-(0[1-9]|1[0-2])", found.month)
+    is_month = re.fullmatch("[12][0-9]{3}-(0[1-9]|1[0-2])", found.month)
     require(is_month, f"a statement is for '{found.month}', which is no month")
     return found
+
+
+def require_in_month(month: str, newest_ms: int) -> None:
+    """The newest line of a month's statement is before that month's end, in UTC."""
+    year, number_ = int(month[:4]), int(month[5:])
+    end = datetime(year + number_ // 12, number_ % 12 + 1, 1, tzinfo=UTC)
+    require(newest_ms < int(end.timestamp()) * 1_000, f"a line of it is later than {month}")
 
 
 def check_decision(leg: Fields, decision: Fields) -> None:
@@ -151,6 +169,7 @@ def check_decision(leg: Fields, decision: Fields) -> None:
     require(is_own, f"{what}it cites somebody else's statement")
     in_order = 1 <= decision.first_seq <= decision.last_seq + 1 <= leg.entry.seq
     require(in_order, f"{what}the lines that it cites can't be")
+    require(decision.nano % CENT_NANO == 0, f"{what}it is of no whole cents")
     owed = decision.opening_nano + decision.lines_nano
     require(owed >= decision.nano, f"{what}more is paid than is owed")
     leg.decision = decision
@@ -173,21 +192,21 @@ def require_chain(legs: Iterable[Fields]) -> None:
     for before, leg in pairwise(legs):
         follows = leg.n != before.n + 1 or leg.prev == before.node.hash
         in_order = before.entry.seq < leg.entry.seq
-        require(follows and in_order, f"line {leg.n} of {leg.account} does not follow {before.n}")
+        require(follows and in_order, f"line {leg.n} of '{leg.account}' does not follow {before.n}")
 
 
 def sentences_of(entry: Fields, index: int) -> list[str]:
     """What has been shown of an entry and its opened legs."""
     charged = f"; the charge is {entry.charge:,}" if entry.charge else ""
     said = [
-        f"leaf {index:,} is in the log: entry {entry.seq:,} ({entry.kind}, {entry.key})",
+        f"leaf {index:,} is in the log: entry {entry.seq:,} ({entry.kind}, '{entry.key}')",
         f"it debits {entry.legs.debits:,} nano-USD, credits as much, and pays "
         f"{entry.legs.paid:,} of it{charged}",
     ]
     for leg in entry.opened:
         share = f", {leg.ppb:,} parts per billion of the pool" if leg.ppb is not None else ""
         line = f", its line {leg.n:,}" if leg.n else ""
-        said.append(f"{leg.nano:+,} nano-USD for {leg.account}{line}{share}")
+        said.append(f"{leg.nano:+,} nano-USD for '{leg.account}'{line}{share}")
     if closed := entry.legs.count - len(entry.opened):
         said.append(f"(closed: {closed:,} more of its legs, whose sums are as the leaf states)")
     return said

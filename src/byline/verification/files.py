@@ -15,6 +15,7 @@ from .entries import (
     opened_legs,
     opened_statement,
     require_chain,
+    require_in_month,
     require_manifest_before,
     sentences_of,
 )
@@ -236,7 +237,7 @@ class Files:
         leaf.said = [f"leaf {at.index:,} is in the log: a {leaf.type} leaf"]
         if leaf.type == "statement":
             leaf.opening = opened_statement(opening, leaf)
-            leaf.said[0] += f", {leaf.opening.account} for {leaf.month}"
+            leaf.said[0] += f", '{leaf.opening.account}' for {leaf.month}"
             key = (head.origin, leaf.opening.account, leaf.month)
             leaf.opening.lines, leaf.opening.commitment = (
                 None,
@@ -256,19 +257,19 @@ class Files:
     def _remember(self, origin: str, entry: Fields) -> None:
         """Keep what other files may be held against."""
         known = self.entries.setdefault((origin, entry.key), entry)
-        require(known.seq == entry.seq, f"the event {entry.key} was posted twice")
+        require(known.seq == entry.seq, f"the event '{entry.key}' was posted twice")
         known.shown = known.shown or entry.shown
         for leg in entry.opened:
             if leg.n:
                 chain = self.chains.setdefault((origin, leg.account), {})
                 first = chain.setdefault(leg.n, leg)
                 same = first.node == leg.node
-                require(same, f"A FORK: line {leg.n} of {leg.account} is another one elsewhere")
+                require(same, f"A FORK: line {leg.n} of '{leg.account}' is another one elsewhere")
                 first.decision = first.decision or leg.decision
 
     def _statement(self, statement: Fields, legs: Sequence[Fields]) -> None:
         """The lines are all of the statement's, and lead from its opening to its closing."""
-        what = f"the statement of {statement.account} for {statement.month}: "
+        what = f"the statement of '{statement.account}' for {statement.month}: "
         first, last = statement.first_n, statement.last_n
         numbers = [leg.n for leg in legs]
         require(1 <= first <= last + 1, f"{what}its numbers can't be")
@@ -284,6 +285,7 @@ class Files:
         require(ends == statement.head, f"{what}it ends at another line than it says")
         require((statement.before == NO_LEG) == (first == 1), f"{what}the line before it can't be")
         require(first > 1 or statement.opening == 0, f"{what}it opens with money from nowhere")
+        require_in_month(statement.month, max((leg.entry.time_ms for leg in legs), default=0))
         total = sum(leg.nano for leg in legs)
         require(statement.opening + total == statement.closing, f"{what}it does not add up")
         statement.lines = legs
@@ -308,7 +310,7 @@ class Files:
             require(is_own, "the receipt names another inference's entries")
         self.receipts += [(key.name.removesuffix(RECEIPTS), receipt) for key in signers]
         self.say(
-            f"the receipt is signed by {signers[0].name}: inference {receipt.inference}, charge "
+            f"the receipt is signed by {signers[0].name}: inference '{receipt.inference}', charge "
             f"{receipt.charge:,} nano-USD, {receipt.state}"
         )
 

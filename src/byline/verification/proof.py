@@ -51,10 +51,9 @@ def parse_json(source: str) -> Any:  # noqa: ANN401 - nobody knows before `shape
         raise Refused("what should be JSON can't be read") from None
 
 
-def shaped(value: object, shape: Mapping[str, Convert]) -> Fields:
+def shaped(value: Any, shape: Mapping[str, Convert]) -> Fields:  # noqa: ANN401 - as it was read
     """The fields that the shape names, each of its type; further ones are ignored."""
-    if not isinstance(value, dict):
-        raise Refused("where a JSON object should be there is none")
+    require(isinstance(value, dict), "where a JSON object should be there is none")
     for name in shape:
         require(name in value, f"the field '{name}' is missing")
     return Fields(**{name: convert(value[name]) for name, convert in shape.items()})
@@ -68,17 +67,16 @@ def text(value: object) -> str:
 
 
 def word(value: object) -> str:
-    """A name: visible ASCII without blanks, so that it can't be taken for a sentence."""
-    if not isinstance(value, str) or not re.fullmatch("[!-~]+", value):
+    """A name: no blank, quote or bracket is in it, so that it can't be taken for a sentence."""
+    if not isinstance(value, str) or not re.fullmatch("[A-Za-z0-9:@._/-]{1,128}", value):
         raise Refused("a name has other characters in it than names have")
     return value
 
 
-def number(value: object) -> int:
+def number(value: Any) -> int:  # noqa: ANN401 - as it was read
     """A whole number from 0 on."""
-    if type(value) is not int or not 0 <= value < BOUND:
-        raise Refused("a field is no whole number within bounds")
-    return value
+    require(type(value) is int and 0 <= value < BOUND, "a field is no whole number within bounds")
+    return int(value)
 
 
 def amount(value: object) -> int:
@@ -123,9 +121,8 @@ def null_or(convert: Convert) -> Convert:
 def list_of(convert: Convert) -> Convert:
     """A list of the same."""
 
-    def converted(value: object) -> list[Any]:
-        if not isinstance(value, list):
-            raise Refused("a field is no list")
+    def converted(value: Any) -> list[Any]:  # noqa: ANN401 - as it was read
+        require(isinstance(value, list), "a field is no list")
         return [convert(each) for each in value]
 
     return converted
@@ -235,9 +232,16 @@ def parse_head(checkpoint: str) -> Head:
 
 
 GIVEN_BACK, UNCHAINED, NO_LEG = ("app:", "hold:"), ("hold:", "open:"), bytes(32)
-TAKING = ("capture", "void", "expire")
-KINDS = ("deposit", "hold", "capture", "capture_late", "void", "expire",
-         "settle", "refund", "adjust", "release", "payout")  # fmt: skip
+CHARGED, PAYEES = "base: host owner: platform open:", "base: contrib: host owner: platform"
+ANY = f"app: {PAYEES} unattributed: funding payout refund"
+PARTIES = {  # by an entry's kind: whose accounts give, and whose get
+    "deposit": ("funding", "app:"), "hold": ("app:", "hold:"),
+    "capture": ("hold:", f"app: {CHARGED}"), "capture_late": ("app:", CHARGED),
+    "void": ("hold:", "app:"), "expire": ("hold:", "app:"),
+    "settle": ("open:", "contrib: unattributed:"), "adjust": (ANY, ANY),
+    "refund": (f"{PAYEES} unattributed: refund", "app:"), "payout": (PAYEES, "payout"),
+    "release": ("unattributed:", "app: base: contrib: owner:"),
+}  # fmt: skip
 ENTRY: dict[str, Convert] = {
     "seq": number, "key": word, "kind": text, "inference": null_or(text),
     "adapter_version": null_or(text), "time_ms": number, "policy": text, "charge": amount,
@@ -262,22 +266,22 @@ def parse_leaf(data: str, types: Mapping[str, Mapping[str, Convert]]) -> Fields:
 def check_entry(entry: Fields, index: int) -> None:
     """What must hold of an entry whatever its legs are."""
     legs, what = entry.legs, f"entry {entry.seq}: "
-    require(entry.kind in KINDS, f"{what}the kind '{entry.kind}' is unknown")
+    require(entry.kind in PARTIES, f"{what}the kind '{entry.kind}' is unknown")
+    operation = entry.kind.removesuffix("_late")
+    require(entry.key.split("/")[1:2] == [operation], f"{what}its event is no {operation}")
     require(entry.seq > 0, f"{what}entries are numbered from 1")
     require(legs.debits == legs.credits, f"{what}what is credited is not what is debited")
     require(0 <= legs.paid <= legs.credits, f"{what}more is paid than credited")
-    captures = entry.kind in ("capture", "capture_late")
-    is_paid = not captures or legs.paid == entry.charge
-    require(is_paid, f"{what}what is credited to payees is not the charge")
+    captures = operation == "capture"
+    require(not captures or legs.paid == entry.charge, f"{what}what it pays is not the charge")
     require(captures or entry.charge == 0, f"{what}it charges, and is no capture")
     if entry.kind in ("deposit", "hold", "void", "expire"):
         require(legs.paid == 0, f"{what}it pays somebody")
-    has_manifest = entry.kind == "settle" and entry.manifest is not None
-    require((entry.manifest_index is not None) == has_manifest, f"{what}manifest_index is wrong")
-    is_before = not has_manifest or entry.manifest_index < index
+    settles = entry.kind == "settle"
+    require((entry.manifest_index is not None) == settles, f"{what}manifest_index is wrong")
+    is_before = not settles or (entry.manifest is not None and entry.manifest_index < index)
     require(is_before, f"{what}its manifest was not logged before it was paid on")
-    is_whole = entry.kind != "settle" or legs.paid == legs.debits
-    require(is_whole, f"{what}not the whole pool is paid")
+    require(not settles or legs.paid == legs.debits, f"{what}not the whole pool is paid")
 
 
 class Sums(NamedTuple):
@@ -301,40 +305,36 @@ def sum_node(left: Sums, right: Sums) -> Sums:
     return Sums(sha256(b"\x03" + hashed).digest(), *sums)
 
 
-def path_node(value: object) -> Sums:
+def path_node(value: Any) -> Sums:  # noqa: ANN401 - as it was read
     """A sibling in a leg's path."""
-    if not isinstance(value, list) or len(value) != 4:
-        raise Refused("a leg's path can't be read")
+    require(isinstance(value, list) and len(value) == 4, "a leg's path can't be read")
     return Sums(hex32(value[0]), *map(amount, value[1:]))
 
 
 def parse_leg(source: str, entry: Fields) -> Fields:
     """One leg of an entry, with its node; its sums follow from its text."""
     leg = shaped(parse_json(source), LEG)
-    what = f"entry {entry.seq}, the leg of {leg.account}: "
+    what = f"entry {entry.seq}, the leg of '{leg.account}': "
     require(leg.seq == entry.seq, f"{what}it is of another entry")
     require((leg.n == 0) == leg.account.startswith(UNCHAINED), f"{what}its number can't be {leg.n}")
     require((leg.prev == NO_LEG) == (leg.n <= 1), f"{what}it names a wrong leg before it")
-    credit = max(leg.nano, 0)
-    paid = 0 if leg.account.startswith(GIVEN_BACK) else credit
-    node = Sums(b"", max(-leg.nano, 0), credit, paid)
+    paid = 0 if leg.account.startswith(GIVEN_BACK) else max(leg.nano, 0)
+    node = Sums(b"", max(-leg.nano, 0), max(leg.nano, 0), paid)
     leg.node = node._replace(hash=sha256(b"\x02" + node.hashed() + source.encode()).digest())
-    require(is_of_its_inference(leg, entry), f"{what}a {entry.kind} does not touch this account")
-    if leg.ppb is not None:
-        has_share = entry.kind == "settle" and credit and leg.ppb <= PPB
-        require(has_share, f"{what}it can't have a share")
-        is_share = abs(leg.nano * PPB - entry.legs.debits * leg.ppb) < PPB
-        require(is_share, f"{what}{leg.nano} is not {leg.ppb} ppb of {entry.legs.debits}")
+    require(may_touch(leg, entry), f"{what}a {entry.kind} does not touch this account")
+    off = leg.nano * PPB - entry.legs.debits * (leg.ppb or 0)
+    is_share = leg.ppb is not None and leg.ppb <= PPB and abs(off) < PPB
+    holds = is_share if entry.kind == "settle" and leg.nano > 0 else leg.ppb is None
+    require(holds, f"{what}{leg.nano} of {entry.legs.debits} is not the share that it states")
     return leg
 
 
-def is_of_its_inference(leg: Fields, entry: Fields) -> bool:
-    """A hold goes back or is charged, and a pool is paid out, for its own inference alone."""
-    own, gives = entry.key.partition("/")[0], leg.nano < 0
-    if entry.kind == "settle" and leg.nano:
-        places = (f"open:{own}/",) if gives else ("contrib:", "unattributed:")
-        return f"{leg.account}/".startswith(places)
-    return not gives or entry.kind not in TAKING or bool(leg.account == f"hold:{own}")
+def may_touch(leg: Fields, entry: Fields) -> bool:
+    """This kind of entry gives to such accounts, or takes; of holds and pools, its inference's."""
+    kind = leg.account[: leg.account.find(":") + 1] or leg.account
+    own = f"{kind}{entry.key.partition('/')[0]}/"
+    is_own = kind not in UNCHAINED or f"{leg.account}/".startswith(own)
+    return is_own and kind in PARTIES[entry.kind][leg.nano >= 0].split()
 
 
 def opened_line(opening: object, entry: Fields) -> Fields:

@@ -4,18 +4,19 @@ Nothing is taken from a sum that somebody else made: each tree, chain, balance a
 again from the legs, and every settlement is held against the manifest that decided it.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace as Fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from .entries import (
     LEAVES,
     check_manifest,
     opened_legs,
     opened_statement,
+    require_in_month,
     shares_in,
 )
 from .files import Files
@@ -33,7 +34,6 @@ from .proof import (
     parse_leaf,
     require,
     shaped,
-    text,
 )
 from .trees import EMPTY_ROOT, root_over
 
@@ -41,6 +41,22 @@ WIDTH = 256
 FILE_BYTES_MAX = 1 << 25  # of a bundle: 256 leaves of 64 KiB, and their lengths
 OPENINGS = "openings.jsonl"
 LINE_MAX = 1 << 26  # characters: an entry of 2,000 legs, a manifest and a path each
+
+
+OVERDRAWN = ("app:", "funding", "payout", "refund")  # an application's by its credit limit
+OWING = ("contrib:", "unattributed:")  # by adjustments: what was paid wrongly
+
+
+class Line(NamedTuple):
+    """A leg in its account's chain, and what the account holds after it."""
+
+    hash: bytes
+    balance: int
+    seq: int
+    time_ms: int
+
+
+BEFORE_ALL = Line(NO_LEG, 0, 0, 0)
 
 
 class Replay:
@@ -53,11 +69,13 @@ class Replay:
         self.keys: set[str] = set()
         self.manifests: dict[int, Fields] = {}  # leaves that no entry has paid by yet
         self.balances: dict[str, int] = {}
-        self.chains: dict[str, list[tuple[bytes, int]]] = {}  # of each line: hash, balance after it
+        self.payers: dict[str, str] = {}  # of each inference: the application's account
+        self.chains: dict[str, list[Line]] = {}
         self.statements: dict[str, list[Fields]] = {}  # of each account, in the log's order
         self.earned: dict[str, list[tuple[int, int]]] = {}  # of each line but payouts: seq, nano
-        # The last entry paid for, and what was left; None: it was not shown.
-        self.paid: dict[str, tuple[int, int] | None] = {}
+        # The last entry paid for, and what was left; None: that was not shown.
+        self.paid: dict[str, tuple[int, int | None]] = {}
+        self.payouts: list[Fields] = []  # whose decision is shown
         self.unshown = 0  # decisions whose text nobody has any more
 
     def run(self, older: Head | None) -> None:
@@ -81,6 +99,9 @@ class Replay:
         require(next(openings, None) is None, "there are more openings than leaves")
         root = root_over(hashes, node_hash) if hashes else EMPTY_ROOT
         require(root == head.root, "the leaves are not those of the tree head")
+        require(not self.manifests, f"nobody was paid by the manifests {[*self.manifests]}")
+        for leg in self.payouts:
+            self._cited(leg)
         self.files.trust(head, keys)
         self._tiles(hashes)
         if older and older.size:
@@ -157,6 +178,7 @@ class Replay:
         entry.opened = opened_legs({**opening, "object": "entry"}, entry)
         require(len(entry.opened) == entry.legs.count, f"{what}a leg is not open")
         self._settled(entry, opening, what)
+        self._payer(entry, what)
         for leg in entry.opened:
             self._post(leg, what)
         self.seq = entry.seq
@@ -165,6 +187,7 @@ class Replay:
     def _settled(self, entry: Fields, opening: dict[str, object], what: str) -> None:
         """What was decided before is what is paid."""
         if entry.manifest is None:
+            require(entry.kind != "payout", f"{what}it names no decision")
             return
         shown = shaped(opening, {"manifest": lambda value: value}).manifest
         check_manifest(opening, entry)
@@ -177,10 +200,19 @@ class Replay:
         is_its = leaf and (leaf.key, leaf.manifest) == (entry.key, entry.manifest)
         require(is_its, f"{what}leaf {entry.manifest_index} is not its manifest")
         paid = {leg.account: leg for leg in entry.opened if leg.nano > 0}
-        if has_text or any(leg.ppb is not None for leg in paid.values()):
-            for account, ppb in shares_in(shaped(shown, {"text": text}).text).items():
-                is_paid = account in paid or entry.legs.debits * ppb < PPB
-                require(is_paid, f"{what}{account} has a share, and was paid nothing")
+        for account, ppb in shares_in(shown["text"], entry).items() if has_text else ():
+            is_paid = account in paid or entry.legs.debits * ppb < PPB
+            require(is_paid, f"{what}'{account}' has a share, and was paid nothing")
+
+    def _payer(self, entry: Fields, what: str) -> None:
+        """What an application held is charged to it, and goes back to it."""
+        own = entry.inference if entry.kind == "refund" else entry.key.partition("/")[0]
+        for leg in entry.opened if entry.kind not in ("deposit", "adjust", "release") else ():
+            if leg.account.startswith("app:"):
+                if entry.kind == "hold":
+                    self.payers.setdefault(own, leg.account)
+                is_payer = self.payers.get(own) == leg.account
+                require(is_payer, f"{what}'{leg.account}' did not hold for its inference")
 
     def _post(self, leg: Fields, what: str) -> None:
         """Add a leg to its account."""
@@ -188,53 +220,71 @@ class Replay:
         balance = self.balances.get(account, 0) + leg.nano
         self.balances[account] = balance
         if account.startswith(UNCHAINED):
-            require(balance >= 0, f"{what}{account} gives what it does not have")
+            # Whatever takes from it empties it.
+            is_whole = balance == 0 if leg.nano < 0 else balance > 0
+            require(is_whole, f"{what}'{account}' gives more or less than it has")
             if balance == 0:
                 del self.balances[account]
             return
+        may_owe = account.startswith(OWING) if leg.entry.kind == "adjust" else False
+        is_covered = leg.nano >= 0 or balance >= 0 or may_owe or account.startswith(OVERDRAWN)
+        require(is_covered, f"{what}'{account}' gives what it does not have")
         chain = self.chains.setdefault(account, [])
-        follows = (leg.n, leg.prev) == (len(chain) + 1, chain[-1][0] if chain else NO_LEG)
-        require(follows, f"{what}it does not follow line {len(chain)} of {account}")
-        chain.append((leg.node.hash, balance))
+        follows = (leg.n, leg.prev) == (len(chain) + 1, chain[-1].hash if chain else NO_LEG)
+        require(follows, f"{what}it does not follow line {len(chain)} of '{account}'")
+        chain.append(Line(leg.node.hash, balance, leg.seq, leg.entry.time_ms))
         if leg.entry.kind != "payout":
             self.earned.setdefault(account, []).append((leg.seq, leg.nano))
-        else:
+        elif account != "payout":
             self._paid(leg, what)
 
     def _paid(self, payout: Fields, what: str) -> None:
         """A payout pays each line once, and begins where the one before it ended."""
         decided, account = payout.decision, payout.account
-        before = self.paid.get(account, (0, 0))
-        self.paid[account] = None
+        last_seq, left = self.paid.get(account, (0, 0))
+        self.paid[account] = last_seq, None
         if decided is None:
             return
-        begins = (decided.first_seq - 1, decided.opening_nano)
-        require(
-            before in (None, begins),
-            f"{what}the payout does not begin where the one before it ended",
-        )
+        begins = decided.first_seq - 1, decided.opening_nano
+        follows = begins == (last_seq, left) if left is not None else begins[0] >= last_seq
+        require(follows, f"{what}the payout does not begin where the one before it ended")
         lines = self.earned.get(account, [])
         start = bisect_left(lines, (decided.first_seq,))
         cited = sum(nano for seq, nano in lines[start:] if seq <= decided.last_seq)
         require(cited == decided.lines_nano, f"{what}the payout cites lines of another sum")
         left = decided.opening_nano + decided.lines_nano - decided.nano
         self.paid[account] = (decided.last_seq, left)
+        self.payouts.append(payout)
+
+    def _cited(self, payout: Fields) -> None:
+        """The statement that a payout names is in the log, and ends with the lines it pays."""
+        account, decided = payout.account, payout.decision
+        what = f"entry {payout.seq}: the statement that the payout names"
+        month = decided.statement.rpartition("/")[2]
+        found = [each for each in self.statements.get(account, []) if each.month == month]
+        require(found, f"{what} is not in the log")
+        until = bisect_right(self.chains[account], decided.last_seq, key=lambda line: line.seq)
+        require(found[0].last_n == until, f"{what} does not end with the lines that it pays")
 
     def _statement(self, leaf: Fields, index: int, opening: dict[str, object]) -> None:
         """A statement says what the account had at its beginning and at its end."""
         found = opened_statement(opening, leaf)
-        chain = [(NO_LEG, 0), *self.chains.get(found.account, [])]
+        chain = [BEFORE_ALL, *self.chains.get(found.account, [])]
+        what = f"leaf {index}: the statement of '{found.account}' for {found.month}"
         is_there = 1 <= found.first_n <= found.last_n + 1 <= len(chain)
-        require(is_there, f"leaf {index}: {found.account} has no such lines")
+        require(is_there, f"{what} has lines that are not there")
         ends = (found.before, found.opening), (found.head, found.closing)
         lines = chain[found.first_n - 1], chain[found.last_n]
-        what = f"leaf {index}: the statement of {found.account} for {found.month}"
-        require(ends == lines, f"{what} is wrong")
+        require(ends == tuple(line[:2] for line in lines), f"{what} is wrong")
         earlier = self.statements.setdefault(found.account, [])
         if earlier:
             before = earlier[-1]
             follows = found.month > before.month and found.first_n == before.last_n + 1
             require(follows, f"{what} does not follow the one for {before.month}")
+        else:
+            require(found.first_n == 1, f"{what} is the first, and begins with another line")
+        mine = chain[found.first_n : found.last_n + 1]
+        require_in_month(found.month, max((line.time_ms for line in mine), default=0))
         earlier.append(found)
 
 

@@ -21,14 +21,14 @@ def conclude(files: Files, older: Head | None = None) -> None:
     for origin in sorted({origin for origin, _ in files.heads}):
         files.attempt(origin, _one_history, files, origin, older)
     for (_, account), chain in sorted(files.chains.items()):
-        files.attempt(account, _chain, files, account, [chain[n] for n in sorted(chain)])
+        files.attempt(f"'{account}'", _chain, files, account, [chain[n] for n in sorted(chain)])
     for name, source in files.tables:
         files.attempt(name, _table, files, source)
     for origin, account in sorted({key[:2] for key in files.statements}):
         mine = [each for key, each in files.statements.items() if key[:2] == (origin, account)]
-        files.attempt(account, _successive, files, mine)
+        files.attempt(f"'{account}'", _successive, files, mine)
     for origin, receipt in files.receipts:
-        files.attempt(f"the receipt of {receipt.inference}", _promised, files, origin, receipt)
+        files.attempt(f"the receipt of '{receipt.inference}'", _promised, files, origin, receipt)
 
 
 def _history(files: Files, source: str) -> None:
@@ -55,25 +55,22 @@ def _one_history(files: Files, origin: str, older: Head | None) -> None:
     in_order = all(a < b for a, b in pairwise(seqs))
     require(in_order, "the log does not have its entries in the journal's order")
     sizes = sorted(size for name, size in files.heads if name == origin)
-    is_from = older is not None and older.size > 0
-    known = {older.size if older and is_from and older.origin == origin else sizes[-1]}
+    is_of_it = older is None or older.origin == origin
+    require(is_of_it, f"the older tree head is of {older and older.origin}")
+    first = older.size if older and older.size else sizes[-1]
+    known = {first}
     for _ in sizes:
         known |= {size for link in files.linked if link[0] == origin and {*link[1:]} & known
                   for size in link[1:]}  # fmt: skip
     rest = [size for size in sizes if size not in known and size]
-    if older:
-        require(older.origin == origin, f"the older tree head is of {older.origin}")
-    if older and is_from:
-        require(not rest, f"no .consistency file leads from {older.size} leaves to {rest}")
-        if sizes[-1] > older.size:
-            files.say(f"{origin} has one history since {older.size:,} leaves")
-        else:
-            files.say(f"(not compared: no tree head here is newer than {older.size:,} leaves)")
-        return
-    if older:
+    apart = ", ".join(map(str, rest))
+    require(not rest, f"no .consistency file leads from {first} leaves to {apart}")
+    if older and not older.size:
         files.say("(not compared: the older tree head is of an empty log)")
-    if rest:
-        files.say(f"(not shown: whether the logs over {sizes} leaves are one history)")
+    elif older and sizes[-1] > older.size:
+        files.say(f"{origin} has one history since {older.size:,} leaves")
+    elif older:
+        files.say(f"(not compared: no tree head here is newer than {older.size:,} leaves)")
 
 
 def _chain(files: Files, account: str, legs: Sequence[Fields]) -> None:
@@ -86,7 +83,9 @@ def _chain(files: Files, account: str, legs: Sequence[Fields]) -> None:
             if gaps
             else "none left out between them"
         )
-        files.say(f"{len(legs):,} lines of {account}, {legs[0].n:,} to {legs[-1].n:,}: {left_out}")
+        files.say(
+            f"{len(legs):,} lines of '{account}', {legs[0].n:,} to {legs[-1].n:,}: {left_out}"
+        )
     payouts = [leg for leg in legs if leg.decision]
     for before, leg in pairwise(payouts):
         twice = leg.decision.first_seq <= before.decision.last_seq
@@ -128,7 +127,7 @@ def _table(files: Files, source: str) -> None:
                  for leg in each.lines or []]  # fmt: skip
         is_its = each.lines is not None and lines == rows
         require(is_its, "its lines are not those of a statement that is proven here")
-        files.say(f"{len(rows):,} lines of the statement of {each.account} for {each.month} "
+        files.say(f"{len(rows):,} lines of the statement of '{each.account}' for {each.month} "
                  "are those that are proven")  # fmt: skip
 
 
@@ -152,7 +151,7 @@ def _promised(files: Files, origin: str, receipt: Fields) -> None:
     ]:
         entry = files.entries.get((origin, each.key))
         if entry is None:
-            files.say(f"(not here: the proof of {each.key}, which the receipt promises)")
+            files.say(f"(not here: the proof of '{each.key}', which the receipt promises)")
             continue
         claims = {"inference": receipt.inference, "adapter_version": receipt.adapter_version,
                   **further_claims}  # fmt: skip
@@ -161,7 +160,7 @@ def _promised(files: Files, origin: str, receipt: Fields) -> None:
             require(is_kept, f"{name} is {getattr(entry, name)}, and {promised} was promised")
         is_kept = entry.shown in (None, each.manifest_sha256)
         require(is_kept, f"entry {entry.seq} has another manifest than was promised")
-        files.say(f"entry {entry.seq:,} of the log keeps what the receipt promised of {each.key}")
+        files.say(f"entry {entry.seq:,} of the log keeps what the receipt promised of '{each.key}'")
         if entry.shown is None and each.manifest_sha256 is not None:
             files.say(
                 f"(not shown: the manifest of entry {entry.seq:,}, which the receipt promises)"
