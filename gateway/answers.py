@@ -92,7 +92,7 @@ def read_stream(events: bytes, *, choices: int) -> Answer:
 
     What can't be read is left out and never raises: the rest was served, and is charged.
     """
-    return _read((event for data in _data_in(events) if (event := _event(data))), choices)
+    return _read(_events(_data_in(events)), choices)
 
 
 def objects_in(events: bytes) -> Iterable[JsonObject]:
@@ -100,14 +100,24 @@ def objects_in(events: bytes) -> Iterable[JsonObject]:
     return (fields for data in _data_in(events) if (fields := _object(data)) is not None)
 
 
-def _data_in(events: bytes) -> Iterable[bytes]:
-    for line in events.splitlines():
-        if line.startswith(b"data:") and (data := line[5:].strip()) != DONE:
-            yield data
+def _data_in(events: bytes) -> list[bytes]:
+    lines = [line[5:].strip() for line in events.splitlines() if line.startswith(b"data:")]
+    return [data for data in lines if data != DONE]
+
+
+def _events(datas: list[bytes]) -> list[_Event]:
+    """What can be read of each; all at once where nothing in them is odd."""
+    try:
+        events = EVENTS.decode_lines(b"\n".join(datas))
+    except (ValueError, RecursionError):
+        events = []
+    if len(events) == len(datas):  # no value goes on in the next line
+        return events
+    return [event for data in datas if (event := _event(data)) is not None]
 
 
 def _event(data: bytes) -> _Event | None:
-    """One event; None: it can't be read."""
+    """One event; None: nothing in it can be read."""
     try:
         return EVENTS.decode(data)
     except (ValueError, RecursionError):  # something in it is odd: what can be read of it counts

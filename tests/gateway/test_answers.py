@@ -67,6 +67,8 @@ class Refusing:
     def decode(self, _: bytes) -> None:
         raise ValueError
 
+    decode_lines = decode
+
 
 @given(st.lists(EVENT, max_size=6), st.integers(1, 2))
 def test_the_quick_reader_and_the_slow_one_count_the_same(events: list[bytes], n: int) -> None:
