@@ -74,6 +74,8 @@ def largest_remainder(amount: int, weights: Mapping[str, int], salt: str) -> dic
         raise ValueError("at least one weight must be positive")
     parts = {name: amount * weight // total for name, weight in weights.items()}
     left = amount - sum(parts.values())
+    if not left:  # as at today's prices for half of all answers: spare them the hashes
+        return parts
 
     def order(name: str) -> tuple[int, bytes]:
         remainder = amount * weights[name] % total

@@ -2,18 +2,22 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 from byline.archive.database import Archive
 from byline.archive.rows import Found, entry_from
 from byline.archive.writing import exported_seq, write_page
+from byline.canonical import canonical_text
 from byline.errors import InsufficientFunds, KeyConflict, LedgerRefused
+from byline.limits import PPB
 from byline.posting.operator_postings import payout as payout_posting
-from byline.records import Payout, Posted
+from byline.records import Payout, Posted, Share
+from byline.records_json import attribution_fields
 from byline.statements import frozen as store
 from byline.statements.freezing import Freezer
 from byline.statements.months import Month
 from byline.statements.statement import Statement, parse_statement
-from tests.byline.cases import ADAPTER, event_id
+from tests.byline.cases import ADAPTER, an_attribution, event_id
 from tests.byline.journals import DAY_MS, FakeJournal
 
 OCTOBER, NOVEMBER, DECEMBER = Month(2026, 10), Month(2026, 11), Month(2026, 12)
@@ -34,10 +38,14 @@ class FakeBank(FakeJournal):
     def earn(self, account: str, nano: int, time_ms: int, *, version: str = ADAPTER) -> int:
         """Settle one inference that pays one account."""
         inference = event_id(time_ms, self.rng)
-        legs = {f"open:{inference}": -nano, account: nano}
-        return self.append(
-            f"{inference}/settle/0", "settle", legs, time_ms=time_ms, version=version
+        share = Share(account.removeprefix("contrib:"), 0.5, PPB, nano)
+        paid = replace(
+            an_attribution(inference), pool_nano=nano, adapter_version=version, shares=(share,)
         )
+        return self.append(
+            f"{inference}/settle/0", "settle", {f"open:{inference}": -nano, account: nano},
+            manifest=canonical_text(attribution_fields(paid)), time_ms=time_ms, version=version,
+        )  # fmt: skip
 
     def lose(self, account: str, nano: int, time_ms: int) -> int:
         """Adjust an account down."""

@@ -16,6 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 ORIGIN = "log.example/usd"
 ADAPTER = "law@0123456789ab"
 ZEROS = "00" * 32
+CENT, POOL = 10**7, 40_040_000  # a third of this pool is more than a cent, and no whole number
+STARTS_MS, DAY_MS = 1_790_812_800_000, 86_400_000  # 2026-10-01; the entries are a day apart
+UNDECIDED = ("deposit", "hold", "void", "expire")
 Node = tuple[bytes, int, int, int]
 
 
@@ -141,17 +144,20 @@ class Writer:
     def add(
         self, key: str, legs: dict[str, int], *, manifest: str | None = None, charge: int = 0,
         shares: dict[str, int] | None = None, kind: str | None = None,
+        inference: str | None = None, undecided: bool = False,
     ) -> Written:  # fmt: skip
         seq, kind = len(self.entries) + 1, kind or key.split("/")[1]
         shown = commitment = manifest_index = None
         own = bytes.fromhex(self.salt("entry", key))
+        if manifest is None and kind not in UNDECIDED and not undecided:
+            manifest = "{}"
         if manifest is not None:
             salt = self.salt("manifest", secret=own)
             shown = (h(manifest.encode()).hex(), salt, manifest)
             raw = bytes.fromhex(salt) + bytes.fromhex(shown[0])
             commitment = h(b"\x04", raw).hex()
         if kind == "settle":
-            manifest_index = self.leaf(type="manifest", key=key, manifest=commitment)
+            manifest_index = self.leaf(type="manifest", key=key, manifest=commitment or ZEROS)
         texts, nodes = [], []
         for account, nano in legs.items():
             chain = self.chains.setdefault(account, [])
@@ -171,9 +177,9 @@ class Writer:
         has_inference = kind not in ("deposit", "adjust", "release", "payout")
         header = {
             "type": "entry", "seq": seq, "key": key, "kind": kind, "policy": "2026-11",
-            "inference": key.split("/", maxsplit=1)[0] if has_inference else None,
+            "inference": inference or (key.split("/", maxsplit=1)[0] if has_inference else None),
             "adapter_version": ADAPTER if kind in ("capture", "settle") else None,
-            "time_ms": 1_795_000_000_000 + seq, "charge": str(charge), "manifest": commitment,
+            "time_ms": STARTS_MS + seq * DAY_MS, "charge": str(charge), "manifest": commitment,
             "manifest_index": manifest_index,
             "legs": {"count": len(nodes), "root": root[0].hex(), "debits": str(root[1]),
                      "credits": str(root[2]), "paid": str(root[3])},
@@ -328,28 +334,36 @@ class Writer:
         return f"{text}\n{self.receipts.line(text)}"
 
 
+def opened(writer: Writer, key: str, pool: int = POOL) -> Written:
+    """Hold and capture: the charge is twice the pool."""
+    hold, held = f"hold:{key}", 3 * pool
+    writer.add(f"{key}/hold/0", {"app:demo": -held, hold: held})
+    legs = {hold: -held, "app:demo": held - 2 * pool, "platform": pool, f"open:{key}": pool}
+    manifest = canonical({"inference": key})
+    return writer.add(f"{key}/capture/0", legs, charge=2 * pool, manifest=manifest)
+
+
+def attribution(key: str, shares: dict[str, int], pool: int = POOL) -> str:
+    """A manifest by which a pool is shared out; the shares in ppb, the rest is nobody's."""
+    return canonical({
+        "inference": key, "adapter_version": ADAPTER, "pool_nano": pool,
+        "shares": [{"contributor": name, "share_ppb": ppb} for name, ppb in shares.items()],
+        "unattributed_ppb": 10**9 - sum(shares.values()),
+    })  # fmt: skip
+
+
 def inference(writer: Writer, number: int, payees: dict[str, int]) -> tuple[Written, Written]:
-    """Hold, capture and settle; payees' shares in ppb of a pool of 1,001 nano-USD."""
-    key, pool = f"019a0000-0000-7000-8000-{number:012}", 1_001
-    hold, opened = f"hold:{key}", f"open:{key}"
-    writer.add(f"{key}/hold/0", {"app:demo": -5_000, hold: 5_000})
-    capture = writer.add(
-        f"{key}/capture/0", {hold: -5_000, "app:demo": 2_998, "platform": 1_001, opened: pool},
-        charge=2_002, manifest=canonical({"inference": key}),
-    )  # fmt: skip
+    """Hold, capture and settle; payees' shares in ppb of a pool."""
+    key = f"019a0000-0000-7000-8000-{number:012}"
+    capture = opened(writer, key)
     shares = {f"contrib:{name}": ppb for name, ppb in payees.items()}
     shares[f"unattributed:{ADAPTER}"] = 10**9 - sum(payees.values())
-    legs = {account: pool * ppb // 10**9 for account, ppb in shares.items()}
-    legs[f"unattributed:{ADAPTER}"] += pool - sum(legs.values())
-    manifest = canonical({
-        "shares": [{"contributor": name, "share_ppb": ppb, "nano": legs[f"contrib:{name}"]}
-                   for name, ppb in payees.items()],
-        "unattributed_ppb": shares[f"unattributed:{ADAPTER}"], "adapter_version": ADAPTER,
-        "pool_nano": pool, "unattributed_nano": legs[f"unattributed:{ADAPTER}"],
-    })  # fmt: skip
+    legs = {account: POOL * ppb // 10**9 for account, ppb in shares.items()}
+    legs[f"unattributed:{ADAPTER}"] += POOL - sum(legs.values())
     settle = writer.add(
-        f"{key}/settle/0", {opened: -pool, **legs}, manifest=manifest, shares=shares
-    )
+        f"{key}/settle/0", {f"open:{key}": -POOL, **legs}, manifest=attribution(key, payees),
+        shares=shares,
+    )  # fmt: skip
     return capture, settle
 
 
@@ -369,28 +383,28 @@ def payout(writer: Writer, number: int, account: str, **decided: Any) -> Written
 def a_written_log(writer: Writer | None = None) -> Writer:
     """A log of 50 entries: of every kind, with a rotated key, statements and payouts of alice."""
     log = writer or Writer()
-    log.add(operation(1, "deposit"), {"funding": -(10**9), "app:demo": 10**9})
+    log.add(operation(1, "deposit"), {"funding": -(10**10), "app:demo": 10**10})
     for number in range(1, 8):  # entries 2 to 22
         inference(log, number, {"alice": 333_333_333, "bob": 250_000_000})
     earned = sum(nano for _, _, nano in log.chains["contrib:alice"])
     log.close("contrib:alice", "2026-10", 1, 7)
-    payout(log, 2, "contrib:alice", nano=2_000, statement="contrib:alice/2026-10", first_seq=1,
+    payout(log, 2, "contrib:alice", nano=8 * CENT, statement="contrib:alice/2026-10", first_seq=1,
            last_seq=22, opening_nano=0, lines_nano=earned)  # fmt: skip
     log.rotate("second")
     for number in range(8, 14):  # entries 24 to 41
         inference(log, number, {"alice": 100_000_000, "carol": 600_000_000})
-    log.add(operation(3, "adjust"), {"contrib:alice": -7, "platform": 7}, manifest="{}")
+    log.add(operation(3, "adjust"), {"contrib:alice": -7, "platform": 7})
     log.close("contrib:alice", "2026-11", 8, 15)
     gone = "019a0000-0000-7000-8000-000000000099"
     log.add(f"{gone}/hold/0", {"app:demo": -50, f"hold:{gone}": 50})
     log.add(f"{gone}/void/0", {f"hold:{gone}": -50, "app:demo": 50})
     log.add(f"{gone[:-1]}8/hold/0", {"app:demo": -50, f"hold:{gone[:-1]}8": 50})
     log.add(f"{gone[:-1]}8/expire/0", {f"hold:{gone[:-1]}8": -50, "app:demo": 50})
-    log.add(f"{gone[:-1]}7/capture/0", {}, kind="capture_late", manifest="{}")
+    log.add(f"{gone[:-1]}7/capture/0", {}, kind="capture_late")
     log.add(operation(4, "release"), {f"unattributed:{ADAPTER}": -9, "contrib:carol": 9})
-    log.add(f"{operation(5, 'refund')}", {"platform": -5, "app:demo": 5}, manifest="{}")
-    rest = sum(nano for _, _, nano in log.chains["contrib:alice"]) - (earned - 2_000)
-    payout(log, 6, "contrib:alice", nano=600, statement="contrib:alice/2026-11", first_seq=23,
-           last_seq=42, opening_nano=earned - 2_000, lines_nano=rest)  # fmt: skip
+    log.add(f"{operation(5, 'refund')}", {"platform": -5, "app:demo": 5}, inference=gone)
+    rest = sum(nano for _, _, nano in log.chains["contrib:alice"]) - (earned - 8 * CENT)
+    payout(log, 6, "contrib:alice", nano=3 * CENT, statement="contrib:alice/2026-11", first_seq=23,
+           last_seq=42, opening_nano=earned - 8 * CENT, lines_nano=rest)  # fmt: skip
     assert len(log.entries) == 50
     return log

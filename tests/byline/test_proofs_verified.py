@@ -101,7 +101,7 @@ async def test_statements_verify_with_all_their_lines_and_follow_each_other(tmp_
         files[-1].write_text(store.text_of(archive, frozen))
     status, said = verify(key_of(log), *files)
     assert status == 0, said
-    assert "18 lines of contrib:ann, 1 to 18: none left out" in said
+    assert "18 lines of 'contrib:ann', 1 to 18: none left out" in said
     cut = files[0].read_text().splitlines(keepends=True)
     files[0].write_text("".join(cut[:4] + cut[5:]))
     assert verify(key_of(log), files[0])[0] == 1

@@ -1,21 +1,55 @@
 """An export alone makes every balance again, and no single change of it goes unseen."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 from typer.testing import CliRunner
 
+from byline.archive.database import Archive
 from byline.command.__main__ import app
+from byline.ledger.ledger import Ledger
 from byline.notary.exporting import LogExport
 from byline.notary.state import State
+from byline.statements.freezing import Freezer
+from byline.statements.months import Month
+from byline.statements.payouts import PayoutRun
+from byline.verification.files import Files
 from byline.verification.policies import Policy
 from byline.verification.program import main
+from byline.verification.proof import PARTIES
 from byline.verification.replay import replay
-from tests.byline.logs import a_log
+from tests.byline.cases import (
+    ADAPTER,
+    HOLD_MS,
+    NOW_MS,
+    a_capture,
+    a_failure,
+    an_attribution,
+    captured,
+    event_id,
+    expired,
+    held,
+)
+from tests.byline.decisions import a_refund, a_release, an_adjustment
+from tests.byline.exporting import export
+from tests.byline.journals import DAY_MS, FakeJournal
+from tests.byline.logs import Log, a_log
+from tests.byline.months import ANN, DECEMBER, DOLLAR, OCTOBER, PAYDAY, FakeBank
+from tests.byline.paydays import freeze_all, pay
 from tests.byline.proof_changes import changed, changed_note
-from tests.byline.proof_writer import Writer, a_written_log, operation, payout
+from tests.byline.proof_writer import (
+    CENT,
+    ZEROS,
+    Writer,
+    a_written_log,
+    attribution,
+    opened,
+    operation,
+    payout,
+)
 
 ALICE = "contrib:alice"
 
@@ -98,50 +132,100 @@ def a_short_log(log: Writer) -> None:
 def wrong_books() -> dict[str, Writer]:
     """Logs that are rightly signed and whose books are wrong, by what is found."""
     twice = Writer()
-    twice.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})
-    twice.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})
+    for _ in range(2):
+        twice.add(operation(1, "adjust"), {"app:demo": -5, "platform": 5})
     gap = Writer(entry_hand=lambda entry: {**entry, "seq": entry["seq"] + 1})
     gap.add(operation(1, "deposit"), {})
-    nothing = Writer()
-    nothing.add(operation(1, "adjust"), {"open:x": -5, "platform": 5})
     chain = Writer(leg_hand=lambda leg: {**leg, "n": 2, "prev": "11" * 32})
     chain.add(operation(1, "adjust"), {"platform": 5, "app:demo": -5})
-    half, account = 5 * 10**8, "unattributed:x"
-    of_two, of_three = {"a": half, "b": half}, {"a": half, "b": half, account: half}
+    half, both = 5 * 10**8, {"contrib:a": (500, 5 * 10**8), "contrib:b": (500, 5 * 10**8)}
+    of_two = {"a": half, "b": half}
+    unused = Writer()
+    unused.leaf(type="manifest", key="i/settle/0", manifest=ZEROS)
     return {
         "its event was posted before": twice,
         "it does not follow entry 0": gap,
-        "open:x gives what it does not have": nothing,
-        "it does not follow line 0 of platform": chain,
-        "gives contrib:c another share": settled(of_two, {"contrib:a": half, "contrib:c": half}),
-        "gives contrib:b another share": settled(of_two, {"contrib:a": half, "contrib:b": None}),
-        "gives contrib:a another share": settled({"a": half}, {"contrib:a": None}),
-        "contrib:b has a share, and was paid nothing":
-            settled(of_three, {"contrib:a": half, account: half}),
+        "it does not follow line 0 of 'platform'": chain,
+        "gives 'contrib:c' another share": settled(
+            of_two, {"contrib:a": (500, half), "contrib:c": (500, half)}),
+        "gives 'contrib:b' another share": settled(
+            {"a": half, "b": half - 1}, both),
+        "'contrib:b' has a share, and was paid nothing": settled(
+            {"a": 2_505 * 10**5, "c": 2_505 * 10**5, "d": 3_505 * 10**5, "b": 1_485 * 10**5},
+            {"contrib:a": (3, 2_505 * 10**5), "contrib:c": (3, 2_505 * 10**5),
+             "contrib:d": (4, 3_505 * 10**5)}),
         "leaf 0 is not its manifest": settled(
-            of_two, {"contrib:a": half, "contrib:b": half},
-            Writer(entry_hand=lambda entry: {
+            of_two, both, Writer(entry_hand=lambda entry: {
                 **entry, "manifest_index": entry["manifest_index"] and 0})),
+        "nobody was paid by the manifests [0]": unused,
+        "entry 4: 'open:i' gives more or less than it has": settled(
+            {"a": 10**9}, {"contrib:a": (500, 10**9)}, held=1_000),
+        "entry 2: 'hold:i' gives more or less than it has": given_back("void", -4, "app:demo"),
+        "entry 2: 'app:mallory' did not hold for its inference":
+            given_back("void", -9, "app:mallory"),
+        "entry 4: 'app:mallory' did not hold for its inference": refunded("app:mallory"),
+        "entry 1: 'unattributed:x' gives what it does not have": only(
+            "release", {"unattributed:x": -5, "contrib:a": 5}),
+        "entry 1: 'platform' gives what it does not have": only(
+            "adjust", {"platform": -5, "contrib:a": 5}),
+        "entry 1: it names no manifest": only("adjust", {"app:a": -5, "host": 5}, undecided=True),
+        **wrong_payouts(),
+        **wrong_statements(),
+    }  # fmt: skip
+
+
+def wrong_payouts() -> dict[str, Writer]:
+    """Payouts that pay what they must not; alice earned 7 cents in entry 1."""
+    undecided, fraction = earned(), earned()
+    undecided.add(operation(2, "payout"), {ALICE: -CENT, "payout": CENT}, undecided=True)
+    payout(fraction, 2, ALICE, nano=CENT - 1, statement=f"{ALICE}/2026-10", first_seq=1,
+           last_seq=1, opening_nano=0, lines_nano=7 * CENT)  # fmt: skip
+    longer = earned()
+    longer.add(operation(9, "adjust"), {ALICE: CENT, "funding": -CENT})
+    longer.close(ALICE, "2026-10", 1, 1)
+    payout(longer, 2, ALICE, nano=CENT, statement=f"{ALICE}/2026-10", first_seq=1, last_seq=2,
+           opening_nano=0, lines_nano=8 * CENT)  # fmt: skip
+    named = "the statement that the payout names"
+    return {
         "entry 3: the payout does not begin where the one before it ended":
             paid((1, 0, 7), (1, 6, 7)),
         "entry 2: the payout does not begin where the one before it ended": paid((1, 5, 7)),
         "the payout cites lines of another sum": paid((1, 0, 8)),
+        "entry 2: it names no manifest": undecided,
+        "the payout in entry 2: it is of no whole cents": fraction,
+        f"entry 2: {named} is not in the log": paid((1, 0, 7), month="2026-11"),
+        f"entry 3: {named} does not end with the lines that it pays": longer,
+    }  # fmt: skip
+
+
+def wrong_statements() -> dict[str, Writer]:
+    """Statements of two lines of alice's, of 2 and 3 October."""
+    return {
         "is for 'october', which is no month": closed(("october", 1, 1)),
+        "is for '0000-10', which is no month": closed(("0000-10", 1, 1)),
         "for 2026-11 does not follow the one for 2026-10":
             closed(("2026-10", 1, 2), ("2026-11", 2, 2)),
         "for 2026-10 does not follow the one for 2026-11":
             closed(("2026-11", 1, 1), ("2026-10", 2, 2)),
+        "for 2026-10 is the first, and begins with another line": closed(("2026-10", 2, 2)),
+        "for 2026-09: a line of it is later than that month": closed(("2026-09", 1, 1)),
     }  # fmt: skip
 
 
-def paid(*decided: tuple[int, int, int]) -> Writer:
-    """Alice earned 7; each payout's first entry, opening, and lines' sum."""
-    log, number = Writer(), 2
-    log.add(operation(1, "adjust"), {"platform": -7, ALICE: 7})
-    for first, opening, lines in decided:
-        payout(log, number, ALICE, nano=1, statement=f"{ALICE}/2026-10", first_seq=first,
-               last_seq=1, opening_nano=opening, lines_nano=lines)  # fmt: skip
-        number += 1
+def earned() -> Writer:
+    """Alice earned 7 cents."""
+    log = Writer()
+    log.add(operation(1, "adjust"), {"funding": -7 * CENT, ALICE: 7 * CENT})
+    return log
+
+
+def paid(*decided: tuple[int, int, int], month: str = "2026-10") -> Writer:
+    """She is paid a cent each time; each payout's first entry, opening and lines' sum in cents."""
+    log = earned()
+    log.close(ALICE, "2026-10", 1, 1)
+    for number, (first, opening, lines) in enumerate(decided, start=2):
+        payout(log, number, ALICE, nano=CENT, statement=f"{ALICE}/{month}", first_seq=first,
+               last_seq=1, opening_nano=opening * CENT, lines_nano=lines * CENT)  # fmt: skip
     return log
 
 
@@ -149,25 +233,46 @@ def closed(*statements: tuple[str, int, int]) -> Writer:
     """Two lines of alice's; each statement's month, first and last line."""
     log = Writer()
     for number in (1, 2):
-        log.add(operation(number, "adjust"), {"platform": -7, ALICE: 7})
+        log.add(operation(number, "adjust"), {"funding": -7, ALICE: 7})
     for month, first, last in statements:
         log.close(ALICE, month, first, last)
     return log
 
 
+def given_back(kind: str, nano: int, account: str) -> Writer:
+    """The application `demo` holds 9; so much of it goes back, to an application's account."""
+    log = Writer()
+    log.add("i/hold/0", {"app:demo": -9, "hold:i": 9})
+    log.add(f"i/{kind}/0", {"hold:i": nano, account: -nano})
+    return log
+
+
+def refunded(account: str) -> Writer:
+    log = Writer()
+    log.add(operation(1, "deposit"), {"funding": -9, "app:mallory": 9})
+    opened(log, "i", 9)
+    log.add(operation(2, "refund"), {"platform": -9, account: 9}, inference="i")
+    return log
+
+
+def only(kind: str, legs: dict[str, int], *, undecided: bool = False) -> Writer:
+    """One entry of an operator's."""
+    log = Writer()
+    log.add(operation(1, kind), legs, undecided=undecided)
+    return log
+
+
 def settled(
-    manifest: dict[str, int], paid: dict[str, int | None], log: Writer | None = None
-) -> Writer:
-    """A pool of 1,000 nano-USD, in halves; the manifest's shares, and those that legs name."""
-    log = log or Writer()
-    unattributed = manifest.get("unattributed:x", 0)
-    shares = [{"contributor": name, "share_ppb": ppb} for name, ppb in manifest.items()]
-    text = {"shares": [each for each in shares if each["contributor"] != "unattributed:x"],
-            "unattributed_ppb": unattributed, "adapter_version": "x"}  # fmt: skip
-    log.add(operation(1, "adjust"), {"platform": -1_000, "open:i": 1_000})
-    legs = {"open:i": -1_000, **{account: 1_000 // len(paid) for account in paid}}
-    named = {account: ppb for account, ppb in paid.items() if ppb is not None}
-    log.add("i/settle/0", legs, manifest=json.dumps(text), shares=named)
+    manifest: dict[str, int], paid: Mapping[str, tuple[int, int]], log: Writer | None = None,
+    held: int = 0,
+) -> Writer:  # fmt: skip
+    """A pool is shared out: the manifest's shares, and what each account gets, with its share."""
+    log, pool = log or Writer(), sum(nano for nano, _ in paid.values())
+    log.add(operation(1, "deposit"), {"funding": -9, "app:demo": 9})
+    opened(log, "i", held or pool)
+    legs = {"open:i": -pool, **{account: nano for account, (nano, _) in paid.items()}}
+    shares = {account: ppb for account, (_, ppb) in paid.items()}
+    log.add("i/settle/0", legs, manifest=attribution("i", manifest, pool), shares=shares)
     return log
 
 
@@ -183,22 +288,38 @@ def test_right_books_stand(tmp_path: Path) -> None:
     made = Writer()
     made.add(operation(1, "deposit"), {"funding": -5, "app:demo": 5})
     made.close("app:demo", "2026-10", 1, 1)
-    shared = settled({"a": half, "b": half}, {"contrib:a": half, "contrib:b": half})
-    for number, log in enumerate([made, shared]):
+    both = {"contrib:a": (500, half), "contrib:b": (500, half)}
+    late = closed(("2026-11", 1, 2))  # posted late: their own time is October's
+    rights = [made, settled({"a": half, "b": half}, both), paid((1, 0, 7), (2, 6, 0)), late,
+              given_back("void", -9, "app:demo"), refunded("app:demo"),
+              only("adjust", {"contrib:a": -5, "platform": 5})]  # fmt: skip
+    for number, log in enumerate(rights):
         folder = written(tmp_path / str(number), log.files())
         assert not replay(folder, Policy(log.policy))[0].failed
 
 
-def test_what_was_decided_and_is_not_shown_is_counted_and_refuses_nobody(tmp_path: Path) -> None:
-    log = paid((1, 0, 7), (2, 6, 0))
+def hidden(log: Writer, at: int) -> dict[str, bytes]:
+    """An export that lacks the text of what was decided in one of the openings."""
     files = log.files()
     lines = [json.loads(line) for line in files["openings.jsonl"].decode().splitlines()]
-    del lines[1]["manifest"]["text"]  # the first payout's
+    del lines[at]["manifest"]["text"]
     files["openings.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    found, balances = replay(written(tmp_path, files), Policy(log.policy))
+    return files
+
+
+def test_what_was_decided_and_is_not_shown_is_counted_and_refuses_nobody(tmp_path: Path) -> None:
+    log = paid((1, 0, 7), (2, 6, 0))
+    found, balances = replay(written(tmp_path, hidden(log, 2)), Policy(log.policy))
     assert not found.failed
-    assert balances[ALICE] == 5
+    assert balances[ALICE] == 5 * CENT
     assert found.not_shown == ["(not shown: what was decided in 1 entries)"]
+
+
+def test_behind_a_payout_that_is_not_shown_no_line_is_paid_again(tmp_path: Path) -> None:
+    log = paid((1, 0, 7), (2, 6, 0), (1, 0, 7))
+    found, _ = replay(written(tmp_path, hidden(log, 3)), Policy(log.policy))
+    (failed,) = found.failed
+    assert failed.endswith("entry 4: the payout does not begin where the one before it ended")
 
 
 def another_log() -> Writer:
@@ -233,25 +354,82 @@ def test_what_is_not_there_is_said(log: Writer, tmp_path: Path, name: str) -> No
 
 @pytest.mark.anyio
 async def test_an_export_of_this_logs_notary_makes_the_ledgers_balances(tmp_path: Path) -> None:
-    made = a_log(tmp_path)
+    made = a_log(tmp_path, inferences=2)  # later ones of this history are paid what they don't have
     await made.export()
     await made.notarise()
-    state = State.read(made.openings)
-    export = LogExport(made.folder, state, made.archive)
-    folder = tmp_path / "export"
-    assert export.write(folder) > len(made.journal.texts)
-    state.close()
-    keys = "\n".join(key.verifier.text() for key in made.keys.keys)
-    found, balances = replay(folder, Policy(keys))
+    found, balances = replayed(made, tmp_path / "export")
     assert not found.failed
     kept = {account: nano for account, nano in balances.items() if nano}
     assert kept == await made.journal.balances()
 
 
+def replayed(made: Log, folder: Path) -> tuple[Files, dict[str, int]]:
+    state = State.read(made.openings)
+    assert LogExport(made.folder, state, made.archive).write(folder)
+    state.close()
+    return replay(folder, Policy("\n".join(key.verifier.text() for key in made.keys.keys)))
+
+
+@pytest.mark.anyio
+async def test_statements_and_payouts_of_this_house_replay(tmp_path: Path) -> None:
+    """A month, a line posted late, a month without a line, and a payout for each that has one."""
+    bank, archive = FakeBank(), Archive.open(f"sqlite:///{tmp_path}/archive.sqlite")
+    for month, nano in ((OCTOBER, 2 * DOLLAR + 7), (DECEMBER, DOLLAR)):
+        legs = {ANN: nano, "funding": -nano}
+        for time_ms in (month.start_ms, month.start_ms - 1):
+            key = f"{event_id(time_ms, bank.rng)}/adjust/0"
+            bank.append(key, "adjust", legs, manifest="{}", time_ms=time_ms)
+        for frozen in (month, month.next)[: 1 + (month == OCTOBER)]:
+            freeze_all(archive, bank, frozen)
+        (outcome,) = await pay(archive, bank, month, now_ms=month.end_ms + 20 * DAY_MS)
+        assert outcome.paid_nano == 2 * nano // CENT * CENT
+    made = Log(tmp_path, bank, archive)
+    await made.notarise(entries_max=100)
+    found, balances = replayed(made, tmp_path / "export")
+    assert not found.failed
+    assert balances[ANN] == 14
+    assert found.said[-1][1].endswith("0 in all; 3 statements agree")
+
+
+@pytest.mark.anyio
+async def test_all_that_the_real_ledger_posts_replays(ledger: Ledger, tmp_path: Path) -> None:
+    """Every kind of entry, with debts, late charges and refunds that payees can't pay any more."""
+    inference = await captured(ledger, pools=(300, 0, 200))
+    await ledger.settle(an_attribution(inference, 0, pool=300), time_ms=NOW_MS)
+    await ledger.settle(a_failure(inference, 2, pool=200), time_ms=NOW_MS)
+    await ledger.void(await held(ledger), "demo", time_ms=NOW_MS)
+    late = await expired(ledger)
+    await ledger.capture(a_capture(late), time_ms=NOW_MS + HOLD_MS)
+    month = Month.of(NOW_MS)
+    for decided in (
+        an_adjustment(contrib__alice=-1_000, funding=1_000),
+        an_adjustment(**{f"unattributed__{ADAPTER}": -500, "contrib__bob": 500}),
+        an_adjustment(contrib__alice=DOLLAR + 1_000, funding=-DOLLAR - 1_000),
+        an_adjustment(**{f"unattributed__{ADAPTER}": 800, "funding": -800}),
+    ):
+        await ledger.adjust(decided, time_ms=NOW_MS)
+    await ledger.release(a_release(contrib__bob=10, app__demo=5), time_ms=NOW_MS)
+    await ledger.adjust(an_adjustment(platform=-800, funding=800), time_ms=NOW_MS)
+    await ledger.refund(a_refund(inference, 900), time_ms=NOW_MS)
+    archive = Archive.open(f"sqlite:///{tmp_path}/archive.sqlite")
+    await export(ledger, archive)
+    Freezer(archive).freeze_all(month, now_ms=month.end_ms + DAY_MS)
+    run = PayoutRun(ledger, archive)
+    assert sum(each.paid_nano for each in await run.run(month, now_ms=PAYDAY)) == DOLLAR
+    await export(ledger, archive)
+    made = Log(tmp_path, cast("FakeJournal", ledger), archive)
+    await made.notarise(entries_max=100)
+    found, balances = replayed(made, tmp_path / "export")
+    assert not found.failed
+    kinds = {entry.kind async for entry in ledger.entries()}
+    assert kinds == {*PARTIES}
+    assert {account: nano for account, nano in balances.items() if nano} == await ledger.balances()
+
+
 @pytest.mark.anyio
 async def test_the_command_exports_what_the_command_replays(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
-    made = a_log(tmp_path / "home")
+    made = a_log(tmp_path / "home", inferences=2)
     await made.export()
     await made.notarise()
     run, folder = CliRunner(), str(tmp_path / "export")

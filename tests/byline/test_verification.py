@@ -22,6 +22,7 @@ from byline.verification.policies import Policy
 from byline.verification.program import check, main
 from tests.byline.proof_writer import (
     ADAPTER,
+    CENT,
     ORIGIN,
     Signer,
     Writer,
@@ -64,9 +65,9 @@ def test_everything_that_an_honest_log_hands_out_holds(
     assert main([*files, "--policy", policy, "--against", older, "--json"]) == 0
     printed = capsys.readouterr().out
     for sentence in (
-        "lines 1 to 7, none left out, and 0 + 2,331 = 2,331 nano-USD",
-        "the lines that the payout in entry 23 cites sum to 2,331 nano-USD, as decided",
-        "7 lines of the statement of contrib:alice for 2026-10 are those that are proven",
+        "lines 1 to 7, none left out, and 0 + 93,426,662 = 93,426,662 nano-USD",
+        "the lines that the payout in entry 23 cites sum to 93,426,662 nano-USD, as decided",
+        "7 lines of the statement of 'contrib:alice' for 2026-10 are those that are proven",
         "the statements for 2026-10 and 2026-11 follow each other",
         "(not shown: the manifest of entry 4, which the receipt promises)",
         "(closed: 3 more of its legs, whose sums are as the leaf states)",
@@ -127,9 +128,11 @@ DISHONEST = {
     "a share of more than all": in_leg(4, ppb=10**9 + 1),
     "another entry's leg": in_leg(4, seq=7),
     "another's leg": in_leg(4, account="contrib:bob"),
-    "more in the leaf than in the legs": in_entry(4, legs={"debits": "1002", "credits": "1002"}),
-    "credits that nobody was debited": in_entry(4, legs={"credits": "1002"}),
-    "not the whole pool": in_entry(4, legs={"paid": "1000"}),
+    "more in the leaf than in the legs": in_entry(
+        4, legs={"debits": "40040001", "credits": "40040001"}
+    ),
+    "credits that nobody was debited": in_entry(4, legs={"credits": "40040001"}),
+    "not the whole pool": in_entry(4, legs={"paid": "40039999"}),
     "more legs than there are": in_entry(4, legs={"count": 5}),
     "a charge outside a capture": in_entry(4, charge="1"),
     "a manifest after the fact": in_entry(4, manifest_index=5),
@@ -181,10 +184,11 @@ def test_a_kind_that_pays_what_it_must_not_is_refused(
 @pytest.mark.parametrize(
     "decided",
     [
-        {"nano": 400, "lines_nano": 300},
-        {"nano": 300, "lines_nano": 332},
-        {"nano": 300, "statement": "contrib:bob/2026-10"},
-        {"nano": 300, "first_seq": 9},
+        {"nano": 2 * CENT},
+        {"nano": CENT - 1},
+        {"lines_nano": 13_346_665},
+        {"statement": "contrib:bob/2026-10"},
+        {"first_seq": 9},
     ],
 )
 def test_a_payout_that_is_not_its_lines_is_refused(tmp_path: Path, decided: dict[str, Any]) -> None:
@@ -192,7 +196,7 @@ def test_a_payout_that_is_not_its_lines_is_refused(tmp_path: Path, decided: dict
         log = Writer()
         _, settle = inference(log, 1, {"alice": 333_333_333})
         fields = {"statement": f"{ALICE}/2026-10", "first_seq": 1, "last_seq": 3,
-                  "opening_nano": 0, "lines_nano": 333, "nano": 300}  # fmt: skip
+                  "opening_nano": 0, "lines_nano": 13_346_666, "nano": CENT}  # fmt: skip
         written = payout(log, 2, ALICE, **{**fields, **changes})
         files = write(tmp_path, line=log.line(settle, ALICE),
                       paid=log.line(written, ALICE, show=True))  # fmt: skip
@@ -257,7 +261,7 @@ def test_no_line_is_paid_twice(tmp_path: Path) -> None:
     log = Writer()
     _, settle = inference(log, 1, {"alice": 333_333_333})
     fields = {"statement": f"{ALICE}/2026-10", "first_seq": 1, "last_seq": 3,
-              "opening_nano": 0, "lines_nano": 333, "nano": 100}  # fmt: skip
+              "opening_nano": 0, "lines_nano": 13_346_666, "nano": CENT}  # fmt: skip
     paid = [payout(log, number, ALICE, **fields) for number in (2, 3)]
     proofs = [log.line(each, ALICE, show=True) for each in paid]
     files = write(tmp_path, one=proofs[0], two=proofs[1])
@@ -313,11 +317,21 @@ def test_two_tree_heads_of_one_log_are_not_taken_for_one_history(
     older, newer = write(tmp_path, older=log.head(30, keys=log.keys), newer=log.head())
     policy = Policy(log.policy)
     assert check([Path(newer)], policy, Path(older)).failed
-    assert any("not shown" in said for _, said in check([Path(newer), Path(older)], policy).said)
     nothing = Path(*write(tmp_path, empty=log.head(0)))
-    found = check([Path(newer), Path(older)], policy, nothing)
+    for against in (None, nothing):  # files that were fetched at two times are under two heads
+        found = check([Path(newer), Path(older)], policy, against)
+        assert not found.failed
+        assert (
+            found.not_shown[-1]
+            == "(not shown: whether the logs over 30, 66 leaves are one history)"
+        )
+        assert not any("one history since" in said for _, said in found.said)
+    (failed,) = check([Path(newer), Path(older)], policy, Path(newer)).failed
+    assert failed == f"{ORIGIN}: no .consistency file leads from 66 leaves to 30"
+    (history,) = write(tmp_path, history=log.consistency(30))
+    found = check([Path(newer), Path(older), Path(history)], policy, Path(newer))
     assert not found.failed
-    assert not any("one history since" in said for _, said in found.said)
+    assert not check([Path(newer), Path(older), Path(history)], policy).not_shown
 
 
 def test_a_key_that_only_the_old_one_announces_is_trusted_in_that_tree_alone(
@@ -438,9 +452,9 @@ def test_nothing_in_a_file_begins_a_line_of_its_own(
 def test_a_statement_that_was_handed_out_otherwise_is_refused(log: Writer, tmp_path: Path) -> None:
     proofs, table = log.statement(ALICE, "2026-10")
     for one, other in [
-        ("333", "334"),
+        ("13346666", "13346667"),
         ("settle", "refund"),
-        ("2331", "2332"),
+        ("93426662", "93426663"),
         ("2026-10", "2026-11"),
     ]:
         assert one in table
@@ -472,7 +486,7 @@ def test_an_outsider_needs_the_verifier_a_proof_and_a_key_and_nothing_else(
     write(tmp_path, **{"line.tlog-proof": log.line(log.entries[3], ALICE)})
     found = outside(tmp_path, "line.tlog-proof", "--key", log.keys[0].vkey, "--json")
     assert found.returncode == 0, found.stderr
-    assert "+333 nano-USD for contrib:alice" in found.stdout
+    assert "+13,346,666 nano-USD for 'contrib:alice'" in found.stdout
     assert json.loads(found.stdout.splitlines()[-1])["verified"] is True
 
 

@@ -59,7 +59,7 @@ ATTRIBUTION: dict[str, Convert] = {
     "shares": list_of(object_of(contributor=text, share_ppb=number)),
 }  # fmt: skip
 DECISION: dict[str, Convert] = {
-    "account": word, "nano": amount, "statement": word, "first_seq": number, "last_seq": number,
+    "account": word, "nano": amount, "statement": text, "first_seq": number, "last_seq": number,
     "opening_nano": amount, "lines_nano": amount, "reference": text,
 }  # fmt: skip
 TABLE: dict[str, Convert] = {
@@ -150,11 +150,13 @@ def opened_statement(opening: object, leaf: Fields) -> Fields:
     return found
 
 
-def require_in_month(month: str, newest_ms: int) -> None:
-    """The newest line of a month's statement is before that month's end, in UTC."""
-    year, number_ = int(month[:4]), int(month[5:])
-    end = datetime(year + number_ // 12, number_ % 12 + 1, 1, tzinfo=UTC)
-    require(newest_ms < int(end.timestamp()) * 1_000, f"a line of it is later than {month}")
+def require_in_month(statement: Fields, newest_ms: int) -> None:
+    """The newest line of a statement is before its month's end, in UTC; it may be older."""
+    year, month = int(statement.month[:4]), int(statement.month[5:])
+    end = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+    is_before = newest_ms < int(end.timestamp()) * 1_000
+    what = f"the statement of '{statement.account}' for {statement.month}"
+    require(is_before, f"{what}: a line of it is later than that month")
 
 
 def check_decision(leg: Fields, decision: Fields) -> None:

@@ -285,7 +285,7 @@ class Files:
         require(ends == statement.head, f"{what}it ends at another line than it says")
         require((statement.before == NO_LEG) == (first == 1), f"{what}the line before it can't be")
         require(first > 1 or statement.opening == 0, f"{what}it opens with money from nowhere")
-        require_in_month(statement.month, max((leg.entry.time_ms for leg in legs), default=0))
+        require_in_month(statement, max((leg.entry.time_ms for leg in legs), default=0))
         total = sum(leg.nano for leg in legs)
         require(statement.opening + total == statement.closing, f"{what}it does not add up")
         statement.lines = legs

@@ -322,8 +322,8 @@ def parse_leg(source: str, entry: Fields) -> Fields:
     node = Sums(b"", max(-leg.nano, 0), max(leg.nano, 0), paid)
     leg.node = node._replace(hash=sha256(b"\x02" + node.hashed() + source.encode()).digest())
     require(may_touch(leg, entry), f"{what}a {entry.kind} does not touch this account")
-    off = leg.nano * PPB - entry.legs.debits * (leg.ppb or 0)
-    is_share = leg.ppb is not None and leg.ppb <= PPB and abs(off) < PPB
+    share = leg.ppb or 0  # where none is stated it is 0, and no credit is so little
+    is_share = share <= PPB and abs(leg.nano * PPB - entry.legs.debits * share) < PPB
     holds = is_share if entry.kind == "settle" and leg.nano > 0 else leg.ppb is None
     require(holds, f"{what}{leg.nano} of {entry.legs.debits} is not the share that it states")
     return leg

@@ -43,6 +43,7 @@ OPENINGS = "openings.jsonl"
 LINE_MAX = 1 << 26  # characters: an entry of 2,000 legs, a manifest and a path each
 
 
+UNDECIDED = ("deposit", "hold", "void", "expire")  # all others name what decided them
 OVERDRAWN = ("app:", "funding", "payout", "refund")  # an application's by its credit limit
 OWING = ("contrib:", "unattributed:")  # by adjustments: what was paid wrongly
 
@@ -187,7 +188,7 @@ class Replay:
     def _settled(self, entry: Fields, opening: dict[str, object], what: str) -> None:
         """What was decided before is what is paid."""
         if entry.manifest is None:
-            require(entry.kind != "payout", f"{what}it names no decision")
+            require(entry.kind in UNDECIDED, f"{what}it names no manifest")
             return
         shown = shaped(opening, {"manifest": lambda value: value}).manifest
         check_manifest(opening, entry)
@@ -284,7 +285,7 @@ class Replay:
         else:
             require(found.first_n == 1, f"{what} is the first, and begins with another line")
         mine = chain[found.first_n : found.last_n + 1]
-        require_in_month(found.month, max((line.time_ms for line in mine), default=0))
+        require_in_month(found, max((line.time_ms for line in mine), default=0))
         earlier.append(found)
 
 

@@ -55,22 +55,27 @@ def _one_history(files: Files, origin: str, older: Head | None) -> None:
     in_order = all(a < b for a, b in pairwise(seqs))
     require(in_order, "the log does not have its entries in the journal's order")
     sizes = sorted(size for name, size in files.heads if name == origin)
-    is_of_it = older is None or older.origin == origin
-    require(is_of_it, f"the older tree head is of {older and older.origin}")
+    if older:
+        require(older.origin == origin, f"the older tree head is of {older.origin}")
     first = older.size if older and older.size else sizes[-1]
     known = {first}
     for _ in sizes:
         known |= {size for link in files.linked if link[0] == origin and {*link[1:]} & known
                   for size in link[1:]}  # fmt: skip
     rest = [size for size in sizes if size not in known and size]
-    apart = ", ".join(map(str, rest))
-    require(not rest, f"no .consistency file leads from {first} leaves to {apart}")
-    if older and not older.size:
+    if older and older.size:
+        apart = ", ".join(map(str, rest))
+        require(not rest, f"no .consistency file leads from {first} leaves to {apart}")
+        if sizes[-1] > first:
+            files.say(f"{origin} has one history since {first:,} leaves")
+        else:
+            files.say(f"(not compared: no tree head here is newer than {first:,} leaves)")
+        return
+    if older:
         files.say("(not compared: the older tree head is of an empty log)")
-    elif older and sizes[-1] > older.size:
-        files.say(f"{origin} has one history since {older.size:,} leaves")
-    elif older:
-        files.say(f"(not compared: no tree head here is newer than {older.size:,} leaves)")
+    if rest:
+        apart = ", ".join(str(size) for size in sizes if size)
+        files.say(f"(not shown: whether the logs over {apart} leaves are one history)")
 
 
 def _chain(files: Files, account: str, legs: Sequence[Fields]) -> None:
@@ -158,7 +163,8 @@ def _promised(files: Files, origin: str, receipt: Fields) -> None:
         for name, promised in claims.items():
             is_kept = getattr(entry, name) == promised
             require(is_kept, f"{name} is {getattr(entry, name)}, and {promised} was promised")
-        is_kept = entry.shown in (None, each.manifest_sha256)
+        is_named = each.manifest_sha256 is None or entry.manifest is not None
+        is_kept = is_named and entry.shown in (None, each.manifest_sha256)
         require(is_kept, f"entry {entry.seq} has another manifest than was promised")
         files.say(f"entry {entry.seq:,} of the log keeps what the receipt promised of '{each.key}'")
         if entry.shown is None and each.manifest_sha256 is not None:

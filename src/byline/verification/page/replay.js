@@ -8,11 +8,13 @@ byline.Replay = class {
     Object.assign(this, { folder, files: new byline.Files(policy), seq: 0n, unshown: 0 });
     this.statements = new Map(); // by account, in the log's order
     this.earned = new Map(); // by account, of each line but payouts: seq, nano
-    this.paid = new Map(); // by account: the last entry paid for, and what was left; null: not shown
+    this.paid = new Map(); // by account: the last entry paid for, and what was left (null: not shown)
+    this.payouts = []; // whose decision is shown
+    this.payers = new Map(); // by inference: the application's account
     this.keys = new Set();
     this.manifests = new Map(); // by index: leaves that no entry has paid by yet
     this.balances = new Map();
-    this.chains = new Map(); // by account, of each line: its hash, and the balance after it
+    this.chains = new Map(); // by account, of each line: hash, balance after it, seq, time
   }
 
   async run(older) {
@@ -39,6 +41,9 @@ byline.Replay = class {
     require((await openings.next()).done, "there are more openings than leaves");
     const root = hashes.length ? await byline.rootOver(hashes, byline.nodeHash) : byline.EMPTY_ROOT;
     require(root === head.root, "the leaves are not those of the tree head");
+    const left = [...this.manifests.keys()].join(", ");
+    require(!this.manifests.size, `nobody was paid by the manifests [${left}]`);
+    for (const leg of this.payouts) this.cited(leg);
     await this.files.trust(head, keys);
     await this.tiles(hashes);
     if (older && older.size) {
@@ -124,13 +129,17 @@ byline.Replay = class {
     entry.opened = await byline.openedLegs(new Map([...opening, ["object", "entry"]]), entry);
     must(BigInt(entry.opened.length) === entry.legs.count, "a leg is not open");
     await this.settled(entry, opening, must);
+    this.payer(entry, must);
     for (const leg of entry.opened) this.post(leg, must);
     this.seq = entry.seq;
     this.keys.add(entry.key);
   }
   // What was decided before is what is paid.
   async settled(entry, opening, must) {
-    if (entry.manifest === null) return;
+    if (entry.manifest === null) {
+      must(["deposit", "hold", "void", "expire"].includes(entry.kind), "it names no manifest");
+      return;
+    }
     const shown = byline.shaped(opening, { manifest: byline.any }).manifest;
     await byline.checkManifest(opening, entry);
     const hasText = shown.has("text");
@@ -140,12 +149,21 @@ byline.Replay = class {
     this.manifests.delete(entry.manifest_index);
     const isIts = leaf && leaf.key === entry.key && leaf.manifest === entry.manifest;
     must(isIts, `leaf ${entry.manifest_index} is not its manifest`);
-    const paid = entry.opened.filter((leg) => leg.nano > 0n);
-    if (!hasText && paid.every((leg) => leg.ppb === null)) return;
-    const shares = byline.sharesIn(byline.shaped(shown, { text: byline.text }).text);
-    for (const [account, ppb] of shares) {
-      const isPaid = paid.some((leg) => leg.account === account) || entry.legs.debits * ppb < byline.PPB;
-      must(isPaid, `${account} has a share, and was paid nothing`);
+    if (!hasText) return;
+    const paid = new Set(entry.opened.filter((leg) => leg.nano > 0n).map((leg) => leg.account));
+    for (const [account, ppb] of byline.sharesIn(shown.get("text"), entry)) {
+      const isPaid = paid.has(account) || entry.legs.debits * ppb < byline.PPB;
+      must(isPaid, `'${account}' has a share, and was paid nothing`);
+    }
+  }
+  // What an application held is charged to it, and goes back to it.
+  payer(entry, must) {
+    if (["deposit", "adjust", "release"].includes(entry.kind)) return;
+    const own = entry.kind === "refund" ? entry.inference : entry.key.split("/", 1)[0];
+    for (const { account } of entry.opened) {
+      if (!account.startsWith("app:")) continue;
+      if (entry.kind === "hold" && !this.payers.has(own)) this.payers.set(own, account);
+      must(this.payers.get(own) === account, `'${account}' did not hold for its inference`);
     }
   }
   post(leg, must) {
@@ -153,47 +171,64 @@ byline.Replay = class {
     const balance = (this.balances.get(account) ?? 0n) + leg.nano;
     this.balances.set(account, balance);
     if (byline.isOf(account, "hold:", "open:")) {
-      must(balance >= 0n, `${account} gives what it does not have`);
+      // Whatever takes from it empties it.
+      const isWhole = leg.nano < 0n ? balance === 0n : balance > 0n;
+      must(isWhole, `'${account}' gives more or less than it has`);
       if (balance === 0n) this.balances.delete(account);
       return;
     }
+    const mayOwe = leg.entry.kind === "adjust" && byline.isOf(account, "contrib:", "unattributed:");
+    const isCovered = leg.nano >= 0n || balance >= 0n || mayOwe ||
+      byline.isOf(account, "app:", "funding", "payout", "refund");
+    must(isCovered, `'${account}' gives what it does not have`);
     if (!this.chains.has(account)) this.chains.set(account, []);
     const chain = this.chains.get(account);
     const before = chain.length ? chain[chain.length - 1].hash : byline.NO_LEG;
     const follows = leg.n === BigInt(chain.length) + 1n && leg.prev === before;
-    must(follows, `it does not follow line ${chain.length} of ${account}`);
-    chain.push({ hash: leg.node.hash, balance });
+    must(follows, `it does not follow line ${chain.length} of '${account}'`);
+    chain.push({ hash: leg.node.hash, balance, seq: leg.seq, time: leg.entry.time_ms });
     if (leg.entry.kind !== "payout") {
       if (!this.earned.has(account)) this.earned.set(account, []);
       this.earned.get(account).push([leg.seq, leg.nano]);
-    } else this.payout(leg, must);
+    } else if (account !== "payout") this.payout(leg, must);
   }
   // A payout pays each line once, and begins where the one before it ended.
-  payout({ decision, account }, must) {
-    const before = this.paid.has(account) ? this.paid.get(account) : [0n, 0n];
-    this.paid.set(account, null);
+  payout(leg, must) {
+    const { decision, account } = leg;
+    const [lastSeq, left] = this.paid.get(account) ?? [0n, 0n];
+    this.paid.set(account, [lastSeq, null]);
     if (!decision) return;
-    const follows = !before || (decision.first_seq - 1n === before[0] && decision.opening_nano === before[1]);
+    const before = decision.first_seq - 1n;
+    const follows = left === null ? before >= lastSeq : before === lastSeq && decision.opening_nano === left;
     must(follows, "the payout does not begin where the one before it ended");
     const cited = (this.earned.get(account) ?? [])
       .filter(([seq]) => seq >= decision.first_seq && seq <= decision.last_seq)
       .reduce((sum, [, nano]) => sum + nano, 0n);
     must(cited === decision.lines_nano, "the payout cites lines of another sum");
-    const left = decision.opening_nano + decision.lines_nano - decision.nano;
-    this.paid.set(account, [decision.last_seq, left]);
+    this.paid.set(account, [decision.last_seq, decision.opening_nano + decision.lines_nano - decision.nano]);
+    this.payouts.push(leg);
+  }
+  // The statement that a payout names is in the log, and ends with the lines it pays.
+  cited({ account, decision, seq }) {
+    const what = `entry ${seq}: the statement that the payout names`;
+    const month = decision.statement.slice(decision.statement.lastIndexOf("/") + 1);
+    const found = (this.statements.get(account) ?? []).find((each) => each.month === month);
+    byline.require(found, `${what} is not in the log`);
+    const until = this.chains.get(account).filter((line) => line.seq <= decision.last_seq).length;
+    byline.require(found.last_n === BigInt(until), `${what} does not end with the lines that it pays`);
   }
   // A statement says what the account had at its beginning and at its end.
   async statement(leaf, index, opening) {
     const { require } = byline;
     const found = await byline.openedStatement(opening, leaf);
     const chain = [{ hash: byline.NO_LEG, balance: 0n }, ...(this.chains.get(found.account) ?? [])];
+    const what = `leaf ${index}: the statement of '${found.account}' for ${found.month}`;
     const { first_n: first, last_n: last } = found;
     const isThere = first >= 1n && first <= last + 1n && last < BigInt(chain.length);
-    require(isThere, `leaf ${index}: ${found.account} has no such lines`);
+    require(isThere, `${what} has lines that are not there`);
     const [before, end] = [chain[Number(first) - 1], chain[Number(last)]];
     const isRight = found.before === before.hash && found.opening === before.balance &&
       found.head === end.hash && found.closing === end.balance;
-    const what = `leaf ${index}: the statement of ${found.account} for ${found.month}`;
     require(isRight, `${what} is wrong`);
     if (!this.statements.has(found.account)) this.statements.set(found.account, []);
     const earlier = this.statements.get(found.account);
@@ -201,7 +236,9 @@ byline.Replay = class {
       const before = earlier[earlier.length - 1];
       const follows = found.month > before.month && found.first_n === before.last_n + 1n;
       require(follows, `${what} does not follow the one for ${before.month}`);
-    }
+    } else require(first === 1n, `${what} is the first, and begins with another line`);
+    const mine = chain.slice(Number(first), Number(last) + 1);
+    byline.requireInMonth(found, byline.newestOf(mine.map((line) => line.time)));
     earlier.push(found);
   }
 };

@@ -112,7 +112,7 @@ const byline = (() => {
     return value;
   };
   const word = (value) => {
-    require(typeof value === "string" && /^[!-~]+$/.test(value), "a name has other characters in it than names have");
+    require(typeof value === "string" && /^[A-Za-z0-9:@._/-]{1,128}$/.test(value), "a name has other characters in it than names have");
     return value;
   };
   const integer = (value) => {
@@ -333,8 +333,18 @@ const byline = (() => {
   const EMPTY_ROOT = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
   const NO_LEG = "0".repeat(64);
   const PPB = 10n ** 9n;
-  const KINDS = ["deposit", "hold", "capture", "capture_late", "void", "expire", "settle", "refund",
-    "adjust", "release", "payout"];
+  // By an entry's kind: whose accounts give, and whose get.
+  const CHARGED = "base: host owner: platform open:";
+  const PAYEES = "base: contrib: host owner: platform";
+  const ANY = `app: ${PAYEES} unattributed: funding payout refund`;
+  const PARTIES = {
+    deposit: ["funding", "app:"], hold: ["app:", "hold:"],
+    capture: ["hold:", `app: ${CHARGED}`], capture_late: ["app:", CHARGED],
+    void: ["hold:", "app:"], expire: ["hold:", "app:"],
+    settle: ["open:", "contrib: unattributed:"], adjust: [ANY, ANY],
+    refund: [`${PAYEES} unattributed: refund`, "app:"], payout: [PAYEES, "payout"],
+    release: ["unattributed:", "app: base: contrib: owner:"],
+  };
   const SUMS = { debits: amount, credits: amount, paid: amount };
   const LEAVES = {
     entry: {
@@ -342,7 +352,7 @@ const byline = (() => {
       time_ms: number, policy: text, charge: amount, manifest: nullOr(hex32),
       manifest_index: nullOr(number), legs: objectOf({ count: number, root: hex32, ...SUMS }),
     },
-    manifest: { key: text, manifest: hex32 },
+    manifest: { key: word, manifest: hex32 },
     statement: { month: text, commitment: hex32 },
     key: { origin: text, old: text, new: text, signature: text },
   };
@@ -350,14 +360,16 @@ const byline = (() => {
     salt: hex32 };
   const OPENING = { account: word, month: text, salt: hex32, first_n: number, last_n: number,
     before: hex32, head: hex32, opening: amount, closing: amount, sha256: text };
+  const ATTRIBUTION = { inference: text, adapter_version: text, pool_nano: integer, unattributed_ppb: number,
+    shares: listOf(objectOf({ contributor: text, share_ppb: number })) };
   const DECISION = { account: word, nano: amount, statement: text, first_seq: number,
     last_seq: number, opening_nano: amount, lines_nano: amount, reference: text };
   const TABLE = { account: word, month: text, opening_nano: integer, closing_nano: integer,
     lines: listOf(objectOf({ seq: number, key: text, kind: text, nano: integer })) };
-  const RECEIPT = { v: version, inference: text, application: text, model: text, served_by: text,
-    adapter_version: nullOr(text), policy: text, charge: amount, state: text, time_ms: number,
-    capture: objectOf({ key: text, manifest_sha256: hex32 }),
-    settles: listOf(objectOf({ key: text, manifest_sha256: nullOr(hex32) })) };
+  const RECEIPT = { v: version, inference: word, application: text, model: text, served_by: text,
+    adapter_version: nullOr(text), policy: text, charge: amount, state: word, time_ms: number,
+    capture: objectOf({ key: word, manifest_sha256: hex32 }),
+    settles: listOf(objectOf({ key: word, manifest_sha256: nullOr(hex32) })) };
   const isOf = (account, ...kinds) => kinds.some((kind) => account.startsWith(kind));
   const grouped = (value) => value.toString().replace(/\B(?=(\d{3})+$)/g, ",");
 
@@ -391,23 +403,25 @@ const byline = (() => {
   function checkEntry(entry, index) {
     const { legs, kind } = entry;
     const must = (holds, sentence) => require(holds, `entry ${entry.seq}: ${sentence}`);
-    must(KINDS.includes(kind), `the kind '${kind}' is unknown`);
+    must(Object.hasOwn(PARTIES, kind), `the kind '${kind}' is unknown`);
+    const operation = kind.replace("_late", "");
+    must(entry.key.split("/")[1] === operation, `its event is no ${operation}`);
     must(entry.seq > 0n, "entries are numbered from 1");
     must(legs.debits === legs.credits, "what is credited is not what is debited");
     must(legs.paid >= 0n && legs.paid <= legs.credits, "more is paid than credited");
-    if (kind === "capture" || kind === "capture_late")
-      must(legs.paid === entry.charge, "what is credited to payees is not the charge");
-    else must(entry.charge === 0n, "it charges, and is no capture");
+    const captures = operation === "capture";
+    must(!captures || legs.paid === entry.charge, "what it pays is not the charge");
+    must(captures || entry.charge === 0n, "it charges, and is no capture");
     if (["deposit", "hold", "void", "expire"].includes(kind)) must(legs.paid === 0n, "it pays somebody");
-    const hasManifest = kind === "settle" && entry.manifest !== null;
-    must((entry.manifest_index !== null) === hasManifest, "manifest_index is wrong");
-    if (hasManifest)
-      must(entry.manifest_index < index, "its manifest was not logged before it was paid on");
-    if (kind === "settle") must(legs.paid === legs.debits, "not the whole pool is paid");
+    const settles = kind === "settle";
+    must((entry.manifest_index !== null) === settles, "manifest_index is wrong");
+    const isBefore = !settles || (entry.manifest !== null && entry.manifest_index < index);
+    must(isBefore, "its manifest was not logged before it was paid on");
+    must(!settles || legs.paid === legs.debits, "not the whole pool is paid");
   }
   async function parseLeg(source, entry) {
     const leg = shaped(parseJson(source), LEG);
-    const must = (holds, said) => require(holds, `entry ${entry.seq}, the leg of ${leg.account}: ${said}`);
+    const must = (holds, said) => require(holds, `entry ${entry.seq}, the leg of '${leg.account}': ${said}`);
     must(leg.seq === entry.seq, "it is of another entry");
     must(leg.n > 0n === !isOf(leg.account, "hold:", "open:"), `its number can't be ${leg.n}`);
     must((leg.prev === NO_LEG) === leg.n <= 1n, "it names a wrong leg before it");
@@ -415,21 +429,20 @@ const byline = (() => {
     const paid = isOf(leg.account, "app:", "hold:") ? 0n : credits;
     leg.node = { debits: leg.nano < 0n ? -leg.nano : 0n, credits, paid };
     leg.node.hash = await marked(2, hashedSums(leg.node), bytesOf(source));
-    must(isOfItsInference(leg, entry), `a ${entry.kind} does not touch this account`);
-    if (leg.ppb !== null) {
-      must(entry.kind === "settle" && credits > 0n && leg.ppb <= PPB, "it can't have a share");
-      const off = leg.nano * PPB - entry.legs.debits * leg.ppb;
-      must(off < PPB && off > -PPB, `${leg.nano} is not ${leg.ppb} ppb of ${entry.legs.debits}`);
-    }
+    must(mayTouch(leg, entry), `a ${entry.kind} does not touch this account`);
+    const share = leg.ppb ?? 0n; // where none is stated it is 0, and no credit is so little
+    const off = leg.nano * PPB - entry.legs.debits * share;
+    const isShare = share <= PPB && off < PPB && off > -PPB;
+    const holds = entry.kind === "settle" && credits ? isShare : leg.ppb === null;
+    must(holds, `${leg.nano} of ${entry.legs.debits} is not the share that it states`);
     return Object.assign(leg, { entry, decision: null });
   }
-  // A hold goes back or is charged, and a pool is paid out, for its own inference alone.
-  function isOfItsInference({ account, nano }, { key, kind }) {
-    const inference = key.split("/", 1)[0];
-    if (kind === "settle" && nano > 0n) return isOf(account, "contrib:", "unattributed:");
-    if (kind === "settle" && nano < 0n) return `${account}/`.startsWith(`open:${inference}/`);
-    if (["capture", "void", "expire"].includes(kind) && nano < 0n) return account === `hold:${inference}`;
-    return true;
+  // This kind of entry gives to such accounts, or takes; of holds and pools, its inference's.
+  function mayTouch({ account, nano }, entry) {
+    const kind = account.slice(0, account.indexOf(":") + 1) || account;
+    const own = `${kind}${entry.key.split("/", 1)[0]}/`;
+    const isOwn = !["hold:", "open:"].includes(kind) || `${account}/`.startsWith(own);
+    return isOwn && PARTIES[entry.kind][nano < 0n ? 0 : 1].split(" ").includes(kind);
   }
   const sameNode = (a, b) =>
     ["hash", "debits", "credits", "paid"].every((name) => a[name] === b[name]);
@@ -452,6 +465,8 @@ const byline = (() => {
     const stated = { ...entry.legs, hash: entry.legs.root };
     require(sameNode(root, stated), `entry ${entry.seq}: its leaf says something else of its legs`);
     const legs = parts.filter((part) => part.n !== undefined);
+    const isOnce = new Set(legs.map((leg) => leg.account)).size === legs.length;
+    require(isOnce, `entry ${entry.seq} has two legs of one account`);
     const shared = legs.reduce((sum, leg) => sum + (leg.ppb || 0n), 0n);
     require(shared <= PPB, `entry ${entry.seq} shares out more than all there is`);
     return legs;
@@ -467,9 +482,9 @@ const byline = (() => {
       const said = text(value.get("text"));
       require((await sha256(bytesOf(said))) === shown.sha256, "a manifest's text was changed");
       const shared = entry.opened.filter((leg) => entry.kind === "settle" && leg.nano > 0n);
-      const shares = shared.length ? sharesIn(said) : new Map();
+      const shares = entry.kind === "settle" ? sharesIn(said, entry) : new Map();
       for (const leg of shared)
-        require(leg.ppb !== null && shares.get(leg.account) === leg.ppb, `the manifest gives ${leg.account} another share`);
+        require(shares.get(leg.account) === leg.ppb, `the manifest gives '${leg.account}' another share`);
       if (entry.kind === "payout")
         for (const leg of entry.opened) checkDecision(leg, shaped(parseJson(said), DECISION));
       if (shared.length || entry.kind === "payout")
@@ -477,13 +492,17 @@ const byline = (() => {
     }
     return shown.sha256;
   }
-  function sharesIn(manifest) {
-    const share = objectOf({ contributor: text, share_ppb: number });
-    const shape = { shares: listOf(share), unattributed_ppb: number, adapter_version: text };
-    const found = shaped(parseJson(manifest), shape);
+  function sharesIn(manifest, { key, adapter_version, legs }) {
+    const found = shaped(parseJson(manifest), ATTRIBUTION);
+    const isIts = found.inference === key.split("/", 1)[0] && found.adapter_version === adapter_version &&
+      found.pool_nano === legs.debits;
+    require(isIts, "the manifest is of another inference, adapter version or pool");
     const shares = new Map(found.shares.map((each) => [`contrib:${each.contributor}`, each.share_ppb]));
     require(shares.size === found.shares.length, "the manifest names a contributor twice");
-    return shares.set(`unattributed:${found.adapter_version}`, found.unattributed_ppb);
+    shares.set(`unattributed:${found.adapter_version}`, found.unattributed_ppb);
+    const all = [...shares.values()].reduce((sum, ppb) => sum + ppb, 0n);
+    require(all === PPB, "the manifest's shares are not one whole");
+    return shares;
   }
   // What a statement's leaf commits to.
   async function openedStatement(opening, leaf) {
@@ -491,10 +510,17 @@ const byline = (() => {
     const found = shaped(parseJson(source), OPENING);
     const isIts = (await marked(5, bytesOf(source))) === leaf.commitment && found.month === leaf.month;
     require(isIts, "it is not the statement that the log has");
-    const isMonth = /^[0-9]{4}-(0[1-9]|1[0-2])$/.test(found.month);
+    const isMonth = /^[12][0-9]{3}-(0[1-9]|1[0-2])$/.test(found.month);
     require(isMonth, `a statement is for '${found.month}', which is no month`);
     return found;
   }
+  // The newest line of a statement is before its month's end, in UTC; it may be older.
+  function requireInMonth({ account, month }, newestMs) {
+    const end = Date.UTC(Number(month.slice(0, 4)), Number(month.slice(5)), 1);
+    const what = `the statement of '${account}' for ${month}`;
+    require(newestMs < BigInt(end), `${what}: a line of it is later than that month`);
+  }
+  const newestOf = (times) => times.reduce((newest, time) => (time > newest ? time : newest), 0n);
   function checkDecision(leg, decision) {
     const must = (holds, said) => require(holds, `the payout in entry ${leg.entry.seq}: ${said}`);
     if (leg.account === "payout") {
@@ -507,6 +533,7 @@ const byline = (() => {
     must(owner === leg.account, "it cites somebody else's statement");
     const { first_seq: first, last_seq: last } = decision;
     must(first >= 1n && first <= last + 1n && last < leg.entry.seq, "the lines that it cites can't be");
+    must(decision.nano % 10_000_000n === 0n, "it is of no whole cents");
     must(decision.opening_nano + decision.lines_nano >= decision.nano, "more is paid than is owed");
     leg.decision = decision;
   }
@@ -523,7 +550,7 @@ const byline = (() => {
       const [before, leg] = [legs[i - 1], legs[i]];
       const follows = leg.n !== before.n + 1n || leg.prev === before.node.hash;
       const inOrder = before.entry.seq < leg.entry.seq;
-      require(follows && inOrder, `line ${leg.n} of ${leg.account} does not follow ${before.n}`);
+      require(follows && inOrder, `line ${leg.n} of '${leg.account}' does not follow ${before.n}`);
     }
   }
   function sentencesOf(entry, index) {
@@ -531,12 +558,12 @@ const byline = (() => {
     const closed = legs.count - BigInt(entry.opened.length);
     const charged = entry.charge ? `; the charge is ${grouped(entry.charge)}` : "";
     return [
-      `leaf ${grouped(index)} is in the log: entry ${grouped(seq)} (${kind}, ${key})`,
+      `leaf ${grouped(index)} is in the log: entry ${grouped(seq)} (${kind}, '${key}')`,
       `it debits ${grouped(legs.debits)} nano-USD, credits as much, and pays ${grouped(legs.paid)} of it${charged}`,
       ...entry.opened.map((leg) => {
         const share = leg.ppb === null ? "" : `, ${grouped(leg.ppb)} parts per billion of the pool`;
         const sign = leg.nano < 0n ? "" : "+";
-        return `${sign}${grouped(leg.nano)} nano-USD for ${leg.account}${leg.n ? `, its line ${grouped(leg.n)}` : ""}${share}`;
+        return `${sign}${grouped(leg.nano)} nano-USD for '${leg.account}'${leg.n ? `, its line ${grouped(leg.n)}` : ""}${share}`;
       }),
       ...(closed ? [`(closed: ${grouped(closed)} more of its legs, whose sums are as the leaf states)`] : []),
     ];
@@ -549,7 +576,7 @@ const byline = (() => {
     bytesOf, hexOf, base64, hash64, sha256, marked, nodeHash, fold, rootOver, olderAndNewer, parseKey,
     requireSigned, signers, parseNote, parseHead, parsePolicy, requireQuorum, SIZE, EMPTY_ROOT, NO_LEG,
     PPB, TABLE, RECEIPT, isOf, parseLeaf, checkEntry, openedLegs, openedStatement, checkManifest,
-    sharesIn, manifestBefore, requireChain, sentencesOf, further, grouped };
+    sharesIn, manifestBefore, requireChain, requireInMonth, newestOf, sentencesOf, further, grouped };
 })();
 
 // Files, one by one and then together -----------------------------------------------------------
@@ -729,7 +756,7 @@ byline.Files = class {
     if (leaf.type === "statement") {
       const { commitment } = leaf;
       leaf.opening = await byline.openedStatement(opening, leaf);
-      leaf.said[0] += `, ${leaf.opening.account} for ${leaf.month}`;
+      leaf.said[0] += `, '${leaf.opening.account}' for ${leaf.month}`;
       const key = JSON.stringify([head.origin, leaf.opening.account, leaf.month]);
       if (!this.statements.has(key)) this.statements.set(key, { ...leaf.opening, commitment, origin: head.origin, lines: null });
       const known = this.statements.get(key);
@@ -748,7 +775,7 @@ byline.Files = class {
     const place = JSON.stringify([origin, entry.key]);
     if (!this.entries.has(place)) this.entries.set(place, entry);
     const known = this.entries.get(place);
-    byline.require(known.seq === entry.seq, `the event ${entry.key} was posted twice`);
+    byline.require(known.seq === entry.seq, `the event '${entry.key}' was posted twice`);
     known.shown = known.shown || entry.shown;
     for (const leg of entry.opened) {
       if (!leg.n) continue;
@@ -757,14 +784,14 @@ byline.Files = class {
       const chain = this.chains.get(key);
       if (!chain.has(leg.n)) chain.set(leg.n, leg);
       const first = chain.get(leg.n);
-      byline.require(first.node.hash === leg.node.hash, `A FORK: line ${leg.n} of ${leg.account} is another one elsewhere`);
+      byline.require(first.node.hash === leg.node.hash, `A FORK: line ${leg.n} of '${leg.account}' is another one elsewhere`);
       first.decision = first.decision || leg.decision;
     }
   }
   statement(statement, legs) {
     const { grouped, NO_LEG } = byline;
     const { account, month, first_n: first, last_n: last, opening, closing } = statement;
-    const what = `the statement of ${account} for ${month}: `;
+    const what = `the statement of '${account}' for ${month}: `;
     const must = (holds, sentence) => byline.require(holds, what + sentence);
     must(first >= 1n && first <= last + 1n, "its numbers can't be");
     must(BigInt(legs.length) === last + 1n - first, `it has ${last + 1n - first} lines, and ${legs.length} are here`);
@@ -776,6 +803,7 @@ byline.Files = class {
     must(ends === statement.head, "it ends at another line than it says");
     must((statement.before === NO_LEG) === (first === 1n), "the line before it can't be");
     must(first > 1n || opening === 0n, "it opens with money from nowhere");
+    byline.requireInMonth(statement, byline.newestOf(legs.map((leg) => leg.entry.time_ms)));
     const total = legs.reduce((sum, leg) => sum + leg.nano, 0n);
     must(opening + total === closing, "it does not add up");
     statement.lines = legs;
@@ -794,7 +822,7 @@ byline.Files = class {
     for (const [operation, each] of [["capture", receipt.capture], ...receipt.settles.map((s) => ["settle", s])])
       require(each.key.startsWith(`${receipt.inference}/${operation}/`), "the receipt names another inference's entries");
     for (const key of signed) this.receipts.push([key.name.slice(0, -"/receipts".length), receipt]);
-    this.say(`the receipt is signed by ${signed[0].name}: inference ${receipt.inference}, charge ` +
+    this.say(`the receipt is signed by ${signed[0].name}: inference '${receipt.inference}', charge ` +
       `${byline.grouped(receipt.charge)} nano-USD, ${receipt.state}`);
   }
 
@@ -807,7 +835,7 @@ byline.Files = class {
       await this.attempt(origin, () => this.oneHistory(origin, older));
     for (const chain of this.chains.values()) {
       const legs = [...chain.values()].sort((a, b) => (a.n < b.n ? -1 : 1));
-      await this.attempt(legs[0].account, () => this.chain(legs));
+      await this.attempt(`'${legs[0].account}'`, () => this.chain(legs));
     }
     for (const [name, source] of this.tables) await this.attempt(name, () => this.table(source));
     const accounts = new Map();
@@ -815,9 +843,9 @@ byline.Files = class {
       const key = JSON.stringify([each.origin, each.account]);
       accounts.set(key, [...(accounts.get(key) || []), each]);
     }
-    for (const mine of accounts.values()) await this.attempt(mine[0].account, () => this.successive(mine));
+    for (const mine of accounts.values()) await this.attempt(`'${mine[0].account}'`, () => this.successive(mine));
     for (const [origin, receipt] of this.receipts)
-      await this.attempt(`the receipt of ${receipt.inference}`, () => this.promised(origin, receipt));
+      await this.attempt(`the receipt of '${receipt.inference}'`, () => this.promised(origin, receipt));
   }
   async history(source) {
     const { require, grouped } = byline;
@@ -844,21 +872,23 @@ byline.Files = class {
     require(inOrder, "the log does not have its entries in the journal's order");
     const sizes = [...this.heads.values()].filter((head) => head.origin === origin).map((head) => head.size);
     sizes.sort((a, b) => (a < b ? -1 : 1));
-    const known = new Set([older && older.size && older.origin === origin ? older.size : sizes[sizes.length - 1]]);
+    if (older) require(older.origin === origin, `the older tree head is of ${older.origin}`);
+    const newest = sizes[sizes.length - 1];
+    const first = older && older.size ? older.size : newest;
+    const known = new Set([first]);
     for (let i = 0; i < sizes.length; i++)
       for (const [name, a, b] of this.linked)
         if (name === origin && (known.has(a) || known.has(b))) known.add(a).add(b);
     const rest = sizes.filter((size) => !known.has(size) && size);
-    if (older) require(older.origin === origin, `the older tree head is of ${older.origin}`);
     if (older && older.size) {
-      require(!rest.length, `no .consistency file leads from ${older.size} leaves to ${rest}`);
-      const isNewer = sizes[sizes.length - 1] > older.size;
-      this.say(isNewer ? `${origin} has one history since ${grouped(older.size)} leaves`
-        : `(not compared: no tree head here is newer than ${grouped(older.size)} leaves)`);
+      require(!rest.length, `no .consistency file leads from ${first} leaves to ${rest.join(", ")}`);
+      this.say(newest > first ? `${origin} has one history since ${grouped(first)} leaves`
+        : `(not compared: no tree head here is newer than ${grouped(first)} leaves)`);
       return;
     }
     if (older) this.say("(not compared: the older tree head is of an empty log)");
-    if (rest.length) this.say(`(not shown: whether the logs over ${sizes.join(", ")} leaves are one history)`);
+    const apart = sizes.filter((size) => size).join(", ");
+    if (rest.length) this.say(`(not shown: whether the logs over ${apart} leaves are one history)`);
   }
   chain(legs) {
     const { require, grouped } = byline;
@@ -866,7 +896,7 @@ byline.Files = class {
     if (legs.length > 1) {
       const gaps = legs.filter((leg, i) => i > 0 && leg.n !== legs[i - 1].n + 1n).length;
       const leftOut = gaps ? `with ${gaps} gaps: lines in between are not here` : "none left out between them";
-      this.say(`${grouped(legs.length)} lines of ${legs[0].account}, ${grouped(legs[0].n)} to ` +
+      this.say(`${grouped(legs.length)} lines of '${legs[0].account}', ${grouped(legs[0].n)} to ` +
         `${grouped(legs[legs.length - 1].n)}: ${leftOut}`);
     }
     const payouts = legs.filter((leg) => leg.decision);
@@ -906,7 +936,7 @@ byline.Files = class {
     for (const each of found) {
       const isAll = each.lines && each.lines.length === rows.length && each.lines.every((leg, i) => isRow(leg, rows[i]));
       require(isAll, "its lines are not those of a statement that is proven here");
-      this.say(`${grouped(rows.length)} lines of the statement of ${each.account} for ${each.month} are those that are proven`);
+      this.say(`${grouped(rows.length)} lines of the statement of '${each.account}' for ${each.month} are those that are proven`);
     }
   }
   successive(statements) {
@@ -929,14 +959,15 @@ byline.Files = class {
     for (const [each, claims] of [[receipt.capture, captured], ...receipt.settles.map((s) => [s, both])]) {
       const entry = this.entries.get(JSON.stringify([origin, each.key]));
       if (!entry) {
-        this.say(`(not here: the proof of ${each.key}, which the receipt promises)`);
+        this.say(`(not here: the proof of '${each.key}', which the receipt promises)`);
         continue;
       }
       for (const [name, promised] of Object.entries(claims))
         require(entry[name] === promised, `${name} is ${entry[name]}, and ${promised} was promised`);
-      const isKept = !entry.shown || entry.shown === each.manifest_sha256;
+      const isNamed = each.manifest_sha256 === null || entry.manifest !== null;
+      const isKept = isNamed && (!entry.shown || entry.shown === each.manifest_sha256);
       require(isKept, `entry ${entry.seq} has another manifest than was promised`);
-      this.say(`entry ${grouped(entry.seq)} of the log keeps what the receipt promised of ${each.key}`);
+      this.say(`entry ${grouped(entry.seq)} of the log keeps what the receipt promised of '${each.key}'`);
       if (!entry.shown && each.manifest_sha256 !== null)
         this.say(`(not shown: the manifest of entry ${grouped(entry.seq)}, which the receipt promises)`);
     }
