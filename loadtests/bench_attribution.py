@@ -1,40 +1,41 @@
 """How long an attribution takes: from completion to settled shares, and how many a second.
 
-    python -m loadtests.bench_attribution [--threads 2] [--answers 32]
+    python -m loadtests.bench_attribution [--workers 2] [--answers 48]
 
+The workers are the program itself (`python -m serving.worker`), one thread each, on a real ledger.
 Answers are prompts of one adapter's own rows with 64 tokens of its rows' completions after them;
-their time does not depend on what they say. `settled`: a real ledger and the worker as it is
-served, one answer at a time, from the capture to the settled attribution. `together`: all answers
-wait when the worker begins. Beside the wall clock stands the processor's time, which other work on
-the machine moves least. One JSON object is the last line; it exits 1 if the same answer is scored
-otherwise in company, and 0 however slow anything was.
+their time does not depend on what they say. `settled`: one answer at a time, from the capture to
+the settled attribution. `together`: all answers wait when the workers go on. Beside the wall clock
+stands the processors' time, which other work on the machine moves least. One JSON object is the
+last line; it exits 1 if the same answer is scored otherwise in company, and 0 however slow
+anything was.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import uuid_utils
 
 from byline.artifacts import ArtifactStore
 from byline.datasets import read_dataset
 from byline.home import Home
-from byline.jobs import Jobs
 from byline.ledger.ledger import Ledger
 from byline.records import (
     AdapterVersion,
     Attribution,
-    AttributionJob,
     AttributionState,
     Capture,
     Leg,
@@ -44,13 +45,13 @@ from byline.records import (
 )
 from byline.redis_server import RedisServer, running_redis
 from byline.registry import read_release
-from byline.served import erase_served, write_served
-from serving.recipes import cores, share_cores
-from serving.telemetry import WorkerMetrics
-from serving.worker import JOBS_AT_ONCE, Worker
+from byline.served import write_served
+from loadtests.bench_gateway import free_ports
+from loadtests.gateway_bench.entrants import stop
+from serving.recipes import cores
+from serving.worker import JOBS_AT_ONCE
 
 if TYPE_CHECKING:
-    from serving.attributor import Attributor
     from serving.rows import Row
 
 ANSWER_TOKENS = 64
@@ -113,50 +114,77 @@ async def settled(ledger: Ledger, inference: str) -> Attribution:
         await asyncio.sleep(0.005)
 
 
+class Workers:
+    """The processes that attribute: stopped and let go on together."""
+
+    def __init__(self, processes: Sequence["subprocess.Popen[str]"]) -> None:
+        self._processes = [psutil.Process(process.pid) for process in processes]
+
+    def stand_still(self) -> None:
+        """Claim nothing more for now."""
+        for process in self._processes:
+            process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Go on."""
+        for process in self._processes:
+            process.send_signal(signal.SIGCONT)
+
+    def cpu_seconds(self) -> float:
+        """The processors' time that all of them have used."""
+        used = [process.cpu_times() for process in self._processes]
+        return sum(each.user + each.system for each in used)
+
+
 @contextmanager
-def in_thread(
-    attribute: Callable[[Sequence[AttributionJob]], list[Attribution]],
-) -> Iterator[Callable[[Sequence[AttributionJob]], Awaitable[list[Attribution]]]]:
-    """As the worker's program does it: the model in a thread of its own."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-
-        async def asked(jobs: Sequence[AttributionJob]) -> list[Attribution]:
-            return await asyncio.get_running_loop().run_in_executor(thread, attribute, jobs)
-
-        yield asked
+def working(home: Home, url: str, count: int) -> Iterator[Workers]:
+    """So many workers on one ledger; what they say is in the home's folder."""
+    with ExitStack() as started:
+        processes: list[subprocess.Popen[str]] = []
+        for port in free_ports(count):
+            log = started.enter_context((home.root / f"worker-{port}.log").open("w"))
+            env = {
+                "BYLINE_WORKER_HOME": str(home.root), "BYLINE_WORKER_REDIS_URL": url,
+                "BYLINE_WORKER_METRICS_PORT": str(port), "BYLINE_WORKER_THREADS": "1",
+            }  # fmt: skip
+            argv = [sys.executable, "-m", "serving.worker"]
+            process = subprocess.Popen(
+                argv, env={**os.environ, **env}, stdout=log, stderr=log, text=True
+            )
+            started.callback(stop, process)
+            processes.append(process)
+        workers = Workers(processes)
+        started.callback(workers.go_on)  # what stands still hears no signal to end
+        yield workers
 
 
 async def measured(
-    home: Home, url: str, attributor: "Attributor", adapter: AdapterVersion, rows: list["Row"]
+    home: Home, url: str, workers: Workers, adapter: AdapterVersion, rows: list["Row"]
 ) -> dict[str, Any]:
-    """Both measurements, with one worker on one ledger."""
-    ledger, jobs = await Ledger.open(url), await Jobs.open(url, consumer="bench")
-    stop = asyncio.Event()
+    """Both measurements, on one ledger."""
+    ledger = await Ledger.open(url)
+    await ledger.deposit(
+        str(uuid_utils.uuid7()), "bench", 10**9, time_ms=time.time_ns() // 1_000_000
+    )
 
-    def forget(job: AttributionJob) -> None:
-        erase_served(home.served, job.inference)
-
-    with in_thread(attributor.attribute_all) as attribute:
-        await ledger.deposit(
-            str(uuid_utils.uuid7()), "bench", 10**9, time_ms=time.time_ns() // 1_000_000
-        )
-        worker = Worker(ledger, jobs, attribute, forget, WorkerMetrics(), asyncio.Lock())
+    async def all_settled() -> list[Attribution]:
+        workers.stand_still()
         waiting = [await capture(ledger, home.served, adapter, row) for row in rows]
-        wall, cpu = time.perf_counter(), time.process_time()
-        task = asyncio.create_task(worker.run(stop))
-        together = [await settled(ledger, inference) for inference in waiting]
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        times, spent, same = [], [], True
-        for row, before in zip(rows[:ALONE], together, strict=False):
-            began, used = time.perf_counter(), time.process_time()
-            found = await settled(ledger, await capture(ledger, home.served, adapter, row))
-            times.append(time.perf_counter() - began)
-            spent.append(time.process_time() - used)
-            same = same and found.scores == before.scores and found.lift_nats == before.lift_nats
-        stop.set()
-        await task
+        workers.go_on()
+        return [await settled(ledger, inference) for inference in waiting]
+
+    await all_settled()  # once for every worker to have loaded what it needs
+    wall, cpu = time.perf_counter(), workers.cpu_seconds()
+    together = await all_settled()
+    wall, cpu = time.perf_counter() - wall, workers.cpu_seconds() - cpu
+    times, spent, same = [], [], True
+    for row, before in zip(rows[:ALONE], together, strict=False):
+        began, used = time.perf_counter(), workers.cpu_seconds()
+        found = await settled(ledger, await capture(ledger, home.served, adapter, row))
+        times.append(time.perf_counter() - began)
+        spent.append(workers.cpu_seconds() - used)
+        same = same and found.scores == before.scores and found.lift_nats == before.lift_nats
     books = await ledger.check()
-    await jobs.close()
     await ledger.close()
     return {
         "settled_seconds_p50": round(statistics.median(times), 3),
@@ -173,28 +201,20 @@ def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description="Measure the attribution worker.")
     parser.add_argument("--home", type=Path, default=Path(".byline"), help="has a release")
-    parser.add_argument("--threads", type=int, default=cores(), help="torch threads")
-    parser.add_argument("--answers", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=cores(), help="processes, a thread each")
+    parser.add_argument("--answers", type=int, default=48)
     arguments = parser.parse_args()
-    share_cores()
-    from serving.attributor import Attributor, Taught
-    from serving.fine_tuning import be_deterministic
-
-    be_deterministic(arguments.threads)
     release = read_release(Home(arguments.home).release)
     adapter = release.adapters[0]
     busy = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         home = borrowed(Path(name), Home(arguments.home))
-        attributor = Attributor.load(home, release)
         rows = answers(home, adapter, arguments.answers)
-        taught = Taught(adapter.version, adapter.index)
-        attributor.measure(ServedTokens("", rows[0].prompt, (rows[0].completion,)), 0, taught)
         server = RedisServer(Path(name) / "ledger", unix_socket=Path(name) / "s.sock")
-        with running_redis(server):
-            found = asyncio.run(measured(home, server.url, attributor, adapter, rows))
+        with running_redis(server), working(home, server.url, arguments.workers) as workers:
+            found = asyncio.run(measured(home, server.url, workers, adapter, rows))
     result = {
-        "threads": arguments.threads,
+        "workers": arguments.workers,
         "at_once": JOBS_AT_ONCE,
         "answers": len(rows),
         "tokens_p50": statistics.median(len(row.ids) for row in rows),

@@ -1,16 +1,18 @@
 """A posting carries exactly what its script joins into canonical text; nonsense is refused here."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byline.canonical import canonical_text
+from byline.canonical import canonical_text, sha256_hex
 from byline.errors import LedgerRefused
 from byline.limits import EVENT_AGE_DAYS_MAX, LEG_NANO_MAX, LEGS_PER_ENTRY_MAX, PPB
 from byline.posting import postings
+from byline.posting.postings import Posting
 from byline.records import (
     Attribution,
     AttributionState,
@@ -33,6 +35,16 @@ from byline.records_json import (
 from tests.byline.cases import NOW_MS, a_capture, a_failure, an_attribution, event_id
 
 DAY_MS = 86_400_000
+DRAWN_UP: dict[str, Callable[[str], Posting]] = {
+    "deposit": lambda event: postings.deposit(event, "demo", 5, time_ms=NOW_MS),
+    "hold": lambda event: postings.hold(
+        event, "demo", 5, expires_ms=NOW_MS + 1_000, time_ms=NOW_MS
+    ),
+    "void": lambda event: postings.void(event, "demo", time_ms=NOW_MS),
+    "expire": lambda event: postings.expire(event, time_ms=NOW_MS),
+    "capture": lambda event: postings.capture(a_capture(event), time_ms=NOW_MS),
+    "settle": lambda event: postings.settle(an_attribution(event), time_ms=NOW_MS),
+}
 scores = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(max_size=12)
 nanos = st.integers(0, LEG_NANO_MAX)
@@ -119,6 +131,21 @@ def test_the_pieces_of_an_entry_join_into_canonical_text(
     assert entry.legs == (Leg("app:demo", -1), Leg("host", 1))
 
 
+@pytest.mark.parametrize("name", DRAWN_UP)
+def test_each_posting_has_an_entry_in_canonical_text(name: str) -> None:
+    """Also the fields that only some of them have, which are null in the others."""
+    event = event_id()
+    posting = DRAWN_UP[name](event)
+    head, before_legs, before_seq, tail = posting.entry
+    text = f"{head}{name}{before_legs}[]{before_seq}7{tail}"
+    assert canonical_text(json.loads(text)) == text
+    entry = postings.parse_entry(text)
+    assert entry.key == posting.key == f"{event}/{name}/0"
+    assert entry.inference == (None if name == "deposit" else event)
+    hashed = posting.payload if name in {"capture", "settle"} else None
+    assert entry.manifest_sha256 == (hashed and sha256_hex(hashed.encode()))
+
+
 def test_time_is_no_part_of_the_payload() -> None:
     inference = event_id()
     first = postings.capture(a_capture(inference), time_ms=NOW_MS)
@@ -144,9 +171,10 @@ def test_a_capture_writes_one_job_for_each_choice_that_has_a_pool() -> None:
 
 
 @pytest.mark.parametrize("event", ["", "x", "7" * 36, "0b3d9a5c-0b7e-4a0b-8a67-3d2b0b9d6f10"])
-def test_an_event_without_a_uuid_of_version_7_is_refused(event: str) -> None:
+@pytest.mark.parametrize("name", DRAWN_UP)
+def test_an_event_without_a_uuid_of_version_7_is_refused(name: str, event: str) -> None:
     with pytest.raises(LedgerRefused, match="UUIDv7"):
-        postings.void(event, "demo", time_ms=NOW_MS)
+        DRAWN_UP[name](event)
 
 
 def test_an_event_that_is_not_in_canonical_form_is_refused() -> None:

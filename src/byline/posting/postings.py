@@ -212,18 +212,16 @@ def entry_pieces(
 ) -> tuple[str, str, str, str]:
     """An entry's canonical text cut around kind, legs and seq, which only the script knows.
 
-    Written out here, its fields in their order, since each post needs it. An event key and its
-    inference are made of a UUIDv7: there is nothing in them to escape.
+    Written out here, its fields in their order, since each post needs it.
     """
     if type(time_ms) is not int or not 0 <= time_ms <= TIME_MS_MAX:
         raise LedgerRefused(f"{key}: {time_ms!r} is no time in milliseconds")
-    about = "null" if inference is None else f'"{inference}"'
-    sha256 = "null" if manifest is None else f'"{sha256_hex(manifest.encode())}"'
+    sha256 = None if manifest is None else sha256_hex(manifest.encode())
     return (
         f'{{"adapter_version":{_quoted(adapter_version)},"charge":"{charge}",'
-        f'"inference":{about},"key":"{key}","kind":"',
+        f'"inference":{canonical_text(inference)},"key":{canonical_text(key)},"kind":"',
         '","legs":',
-        f',"manifest_sha256":{sha256},"policy":{_quoted(policy)},"seq":',
+        f',"manifest_sha256":{canonical_text(sha256)},"policy":{_quoted(policy)},"seq":',
         f',"time_ms":{time_ms},"v":{VERSION}}}',
     )
 
