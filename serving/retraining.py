@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from byline.artifacts import Artifact, ArtifactStore
 from byline.auditing.lottery import parse_rate
-from byline.auditing.plan import Counterfactuals, Order, enter
+from byline.auditing.plan import Counterfactuals, Order, enter, read_plan
 from byline.datasets import read_dataset
+from byline.errors import InvalidInput
 from byline.fidelity.study import Study, of_adapter
 from byline.home import Home
 from byline.limits import PPB
@@ -50,9 +51,15 @@ def retrain(
 ) -> tuple[Counterfactuals, "Replication | None"]:
     """The adapter's counterfactual runs, trained where they are missing, and how they replicate.
 
-    Raises StartFailed where the run with everybody is another adapter than `trained`.
+    Raises StartFailed where the run with everybody is another adapter than `trained`, InvalidInput
+    for fewer than one order.
     """
     from serving.fidelity.replication import replication_of
+
+    if orders < 1:
+        raise InvalidInput(
+            f"{orders} training orders train nothing: give 1 or more", param="orders"
+        )
 
     rows = read_dataset(trained.dataset).canonical
     seeds = tuple(range(ORDER_SEED, ORDER_SEED + orders))
@@ -93,6 +100,7 @@ def main() -> None:
     home = Home(arguments.home)
     store = ArtifactStore(home.artifacts)
     rate = parse_rate(arguments.rate)
+    read_plan(home.audit_plan)  # a damaged one is refused before hours of training, not after
     with json_lines() as lines:
         trained = Trained(
             adapter=store.open("adapters", arguments.adapter),

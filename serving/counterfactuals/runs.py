@@ -1,7 +1,8 @@
 """Trained runs on disk: each an ordinary PEFT adapter in a folder named by its plan line's hash.
 
 A run is written aside and renamed into place, so a folder that is there is finished, and a program
-that was killed goes on where it was.
+that was killed goes on where it was. Beside the weights lies their hash: bytes that
+changed since are refused whenever they are read here.
 """
 
 import json
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 
+from byline.canonical import sha256_hex
 from byline.errors import ArtifactError
 from serving.counterfactuals.plan import Run
 from serving.lora import save_lora, saved_vector, set_flat_weights
@@ -21,6 +24,7 @@ from serving.lora import save_lora, saved_vector, set_flat_weights
 LINE = "run.json"
 LOSSES = "losses.json"
 WEIGHTS = "adapter_model.safetensors"
+HASH = "adapter_model.sha256"  # of the weights' bytes; runs of earlier versions have none
 
 
 class RunStore:
@@ -50,6 +54,7 @@ class RunStore:
         try:
             set_flat_weights(model, theta)
             save_lora(model, partial, str(run.line["base"]))
+            (partial / HASH).write_text(sha256_hex((partial / WEIGHTS).read_bytes()))
             (partial / LOSSES).write_text(json.dumps(list(losses)))
             (partial / LINE).write_text(run.text())
             partial.rename(self.path(run))
@@ -72,7 +77,14 @@ class RunStore:
 def weights_in(folder: Path, model: PeftModel) -> torch.Tensor:
     """An adapter's weights as one vector [D], in the order of `model`. Raises ArtifactError."""
     try:
-        tensors = load_file(str(folder / WEIGHTS))
-    except (OSError, ValueError) as problem:
+        data = (folder / WEIGHTS).read_bytes()
+        recorded = folder / HASH
+        if recorded.is_file() and recorded.read_text() != sha256_hex(data):
+            raise ArtifactError(
+                f"the weights in {folder} changed since they were trained: delete that folder and "
+                "start again, and they are trained anew"
+            )
+        tensors = load(data)
+    except (OSError, ValueError, SafetensorError) as problem:
         raise ArtifactError(f"the adapter in {folder} can't be read: {problem}") from problem
     return saved_vector(model, tensors)

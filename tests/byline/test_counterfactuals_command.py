@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from byline.command import __main__ as command
+from byline.errors import BylineError
+from byline.home import Home
 
 ADAPTER = SimpleNamespace(reference="weather@000000000000")
 
@@ -86,3 +88,39 @@ def test_an_adapter_that_is_not_served_changes_nothing_that_runs(
     result = json.loads(run(monkeypatch, tmp_path, preparation, "--json"))
     assert result["index"] == "weather@111111111111"
     assert (result["released"], result["runs"]) == (False, 4)
+
+
+@pytest.mark.parametrize(
+    ("more", "plan", "said"),
+    [
+        (["--rate", "2"], None, "not in (0, 1]"),
+        (["--rate", "0"], None, "not in (0, 1]"),
+        (["--rate", "often"], None, "no audit rate"),
+        ([], '{"rate": "1/20", "adapt', "no plan of audits"),
+        ([], '{"rate": "1/20"}', "no plan of audits"),
+        ([], "[]", "no plan of audits"),
+    ],
+)
+def test_what_cant_be_done_is_refused_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: list[str], plan: str | None, said: str
+) -> None:
+    if plan is not None:
+        Home(tmp_path).audit_plan.write_text(plan)
+    preparation = MadeUpPreparation({}, is_released=True)
+    monkeypatch.setattr(command, "_preparation", lambda *_: (preparation, None))
+    arguments = ["counterfactuals", "weather", "--home", str(tmp_path), *more]
+    result = CliRunner().invoke(command.app, arguments)
+    assert said in str(result.exception)
+    assert isinstance(result.exception, BylineError)  # which the command says in one line
+    assert preparation.asked == []
+
+
+@pytest.mark.parametrize("orders", ["0", "-1"])
+def test_no_order_is_no_retraining(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, orders: str
+) -> None:
+    preparation = MadeUpPreparation({}, is_released=True)
+    monkeypatch.setattr(command, "_preparation", lambda *_: (preparation, None))
+    arguments = ["counterfactuals", "weather", "--home", str(tmp_path), "--orders", orders]
+    assert CliRunner().invoke(command.app, arguments).exit_code == 2
+    assert preparation.asked == []

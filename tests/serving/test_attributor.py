@@ -28,7 +28,7 @@ from byline.home import Home
 from byline.limits import ADAPTERS_UNRELEASED_MAX, EXAMPLES_SHOWN, PPB
 from byline.records import AttributionJob, AttributionState, ServedTokens
 from byline.registry import write_release
-from byline.served import write_served
+from byline.served import erase_served, write_served
 from serving.attributor import Attributor
 from serving.checkpoints import load_base_model
 from serving.gradients import RowGradients, row_gradients
@@ -42,14 +42,20 @@ PROMPT = (1, 14, 24, 3, 2)
 COMPLETION = (4, 4, 3)
 
 
+def kept(tiny: TinyHome, served: ServedTokens) -> str:
+    """Keep these in the place of what was kept before; their hash."""
+    erase_served(tiny.home.served, INFERENCE)
+    return write_served(tiny.home.served, served)
+
+
 def job_of(tiny: TinyHome, *choices: tuple[int, ...], prompt: tuple[int, ...] = PROMPT) -> (
     AttributionJob
 ):  # fmt: skip
-    served = ServedTokens(INFERENCE, prompt, choices)
     return AttributionJob(
         inference=INFERENCE, ordinal=0, application="app",
         adapter_version=tiny.adapter.reference, index=tiny.index.reference,
-        tokens_sha256=write_served(tiny.home.served, served), pool_nano=1_000, enqueued_ms=0,
+        tokens_sha256=kept(tiny, ServedTokens(INFERENCE, prompt, choices)),
+        pool_nano=1_000, enqueued_ms=0,
     )  # fmt: skip
 
 
@@ -172,7 +178,7 @@ def test_tokens_that_changed_on_disk_are_refused(
     tiny_home: TinyHome, attributor: Attributor
 ) -> None:
     job = job_of(tiny_home, COMPLETION)
-    write_served(tiny_home.home.served, ServedTokens(INFERENCE, PROMPT, ((9, 9),)))
+    kept(tiny_home, ServedTokens(INFERENCE, PROMPT, ((9, 9),)))
     with pytest.raises(ArtifactError, match="not what their hash says"):
         attributor.attribute(job)
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from byline.canonical import sha256_hex
 from byline.errors import StartFailed
 from byline.fidelity.evaluation import choose, judge, membership_of
 from byline.fidelity.measures import effect_correlation, lds
@@ -26,7 +27,7 @@ from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals import __main__ as training_program
 from serving.counterfactuals.plan import Planner
 from serving.counterfactuals.pool import train_missing
-from serving.counterfactuals.runs import WEIGHTS, RunStore
+from serving.counterfactuals.runs import HASH, WEIGHTS, RunStore
 from serving.fidelity import __main__ as reading_program
 from serving.fidelity.__main__ import read_off
 from serving.fidelity.answers import COMPLETION_TOKENS_MAX, prompts_of
@@ -208,6 +209,7 @@ def test_vectors_exchanged_on_disk_drop_fidelity_to_chance(
     weights = [file.read_bytes() for file in files]
     for file, other in zip(files, weights[shift:] + weights[:shift], strict=True):
         file.write_bytes(other)
+        file.with_name(HASH).write_text(sha256_hex(other))  # else it is refused, as changed
     path = tmp_path / "readings.npz"
     path_of_study = readings_file.parent / "study.json"
     read_off(tiny_home.base, path_of_study, home, path, no_report)

@@ -4,6 +4,7 @@ On a tiny model, by the same programs: runs, reliability, the plan, an index of 
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,22 +16,24 @@ import pytest
 import torch
 
 from byline.artifacts import ArtifactStore
-from byline.attribution import replayed
+from byline.attribution import integer_scores, replayed
 from byline.auditing.plan import Counterfactuals, Order, enter, read_plan
-from byline.errors import StartFailed
+from byline.errors import ArtifactError, InvalidInput, StartFailed
 from byline.home import Home
 from byline.records import AttributionJob, ServedTokens
-from byline.served import write_served
-from serving import index_builder, retraining
+from byline.served import served_bytes, write_served
+from serving import index_builder, rescoring, retraining
 from serving.attributor import Attributor
 from serving.checkpoints import load_base_model
-from serving.counterfactuals.runs import weights_in
+from serving.counterfactuals.runs import WEIGHTS, weights_in
 from serving.index_builder import Ingredients, build_index
 from serving.influence import DAMPED_FISHER, TANGENT, AdapterIndex
 from serving.lora import load_lora
 from serving.progress import no_report
 from serving.retraining import Trained, retrain
-from tests.serving.tiny import TinyHome
+from serving.training import train
+from tests.serving.test_copies_in_training import dataset_of, honest_rows, near_copies
+from tests.serving.tiny import TinyHome, examples
 
 pytestmark = pytest.mark.slow
 PROMPT, COMPLETION = (1, 14, 24, 3, 2), (4, 4, 3)
@@ -128,9 +131,10 @@ def test_runs_of_other_contributors_make_no_index(
         contributor_vectors(tiny_home, Counterfactuals((fewer,), None))
 
 
-def test_an_answer_is_paid_by_tangents_and_the_unreliable_part_by_nobody(
-    tiny_home: TinyHome, retrained: Counterfactuals
-) -> None:
+def test_an_answer_is_paid_and_replayed_by_tangents_and_the_unreliable_part_by_nobody(
+    tiny_home: TinyHome, retrained: Counterfactuals, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     half = replace(retrained, reliability_ppb=500_000_000)
     store = ArtifactStore(tiny_home.home.artifacts)
     ingredients = Ingredients(
@@ -152,6 +156,17 @@ def test_an_answer_is_paid_by_tangents_and_the_unreliable_part_by_nobody(
     assert found.claims is not None  # by rows that add up to the tangents' scores
     assert all(found.claims.get(who, 0) >= score - 10 for who, score in found.scores.items())
     assert replayed(found) == found
+    tokens = tmp_path / "kept.json"  # what `byline attribution replay --tokens` reads
+    tokens.write_bytes(served_bytes(served))
+    arguments = [
+        "program", "--home", str(tiny_home.home.root), "--tokens", str(tokens), "--threads", "1",
+        "--adapter", job.adapter_version, "--index", job.index, "--sha256", job.tokens_sha256,
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+    rescoring.main()
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+    assert integer_scores(again["scores"]) == found.scores
+    assert again["claims"] == found.claims
 
 
 def test_the_programs_write_the_plan_and_index_by_it(
@@ -202,3 +217,119 @@ def test_the_plan_keeps_what_else_it_says(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(StartFailed, match="no plan of audits"):
         enter(path, "weather@222222222222", Counterfactuals((order,), None), Fraction(1))
+
+
+def test_weights_that_changed_on_disk_are_refused_and_trained_anew_when_deleted(
+    tiny_home: TinyHome, retrained: Counterfactuals
+) -> None:
+    """Neither measured nor made into an index, whose pay would follow them."""
+    run = tiny_home.home.counterfactuals / retrained.orders[0].without["contributor-1"]
+    path = run / WEIGHTS
+    whole = path.read_bytes()
+    trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
+    changed = replace(retrained, reliability_ppb=1)  # an index that was never built
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:40]):
+        path.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="changed since they were trained"):
+            retrain(tiny_home.home, trained, 2, 1, no_report)
+        with pytest.raises(ArtifactError, match="changed since they were trained"):
+            contributor_vectors(tiny_home, changed)
+    shutil.rmtree(run)
+    assert retrain(tiny_home.home, trained, 2, 1, no_report)[0] == retrained
+    assert path.read_bytes() == whole
+
+
+def test_killed_between_two_runs_it_trains_only_what_is_missing(
+    tiny_home: TinyHome, retrained: Counterfactuals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny_home.home.counterfactuals
+    names = [run for order in retrained.orders for run in order.runs]
+    shutil.rmtree(root / names[-1])
+    (root / ".partial-killed").mkdir()  # what a killed writer leaves
+    before = {name: (root / name / WEIGHTS).stat().st_mtime_ns for name in names[:-1]}
+    trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
+    assert retrain(tiny_home.home, trained, 2, 1, no_report)[0] == retrained
+    assert {name: (root / name / WEIGHTS).stat().st_mtime_ns for name in names[:-1]} == before
+    (root / ".partial-killed").rmdir()
+
+    def trains(*_: object, **__: object) -> None:
+        raise AssertionError("trained twice")
+
+    monkeypatch.setattr("serving.counterfactuals.pool.ProcessPoolExecutor", trains)
+    assert retrain(tiny_home.home, trained, 2, 1, no_report)[0] == retrained
+
+
+def test_the_same_plan_finds_the_same_index(
+    tiny_home: TinyHome, retrained: Counterfactuals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = contributor_vectors(tiny_home, retrained)
+
+    def builds(*_: object) -> None:
+        raise AssertionError("built twice")
+
+    monkeypatch.setattr(index_builder, "_build_into", builds)
+    assert contributor_vectors(tiny_home, retrained).manifest == made.manifest
+
+
+def test_a_dataset_of_one_contributor_is_retrained_and_indexed(tiny_home: TinyHome) -> None:
+    """Without that one nothing is trained on: the tangent is the whole adapter."""
+    store = ArtifactStore(tiny_home.home.artifacts)
+    alone = dataset_of(store, [replace(row, contributor="ann") for row in examples(1, 6)])
+    adapter = train(store, alone, tiny_home.base, no_report)
+    made, found = retrain(tiny_home.home, Trained(adapter, alone, tiny_home.base), 2, 1, no_report)
+    assert [set(order.without) for order in made.orders] == [{"ann"}] * 2
+    assert found is not None
+    assert found.distance == 0  # all of the money is hers in either order
+    assert made.reliability_ppb is not None
+    ingredients = Ingredients(adapter, alone, tiny_home.base, made, tiny_home.home.counterfactuals)
+    index = AdapterIndex.load(build_index(store, ingredients, 1, no_report))
+    assert (index.manifest.method, index.manifest.contributors) == (TANGENT, ("ann",))
+
+
+def test_a_contributor_of_copies_alone_has_no_run_and_no_place_in_the_index(
+    tiny_home: TinyHome,
+) -> None:
+    honest = honest_rows()
+    store = ArtifactStore(tiny_home.home.artifacts)
+    dataset = dataset_of(store, [*honest, *near_copies(honest, 1)])
+    adapter = train(store, dataset, tiny_home.base, no_report)
+    made, _ = retrain(tiny_home.home, Trained(adapter, dataset, tiny_home.base), 1, 1, no_report)
+    people = {row.contributor for row in honest}
+    assert set(made.orders[0].without) == people
+    assert "mallory" not in people
+    ingredients = Ingredients(
+        adapter, dataset, tiny_home.base, made, tiny_home.home.counterfactuals
+    )
+    index = AdapterIndex.load(build_index(store, ingredients, 1, no_report))
+    assert set(index.manifest.contributors) == people
+
+
+@pytest.mark.parametrize(
+    ("more", "plan_text", "said"),
+    [
+        (["--orders", "0"], None, "0 training orders"),
+        (["--orders", "-2"], None, "-2 training orders"),
+        (["--rate", "2"], None, r"not in \(0, 1\]"),
+        (["--rate", "often"], None, "no audit rate"),
+        ([], '{"rate": "1/20", "adapt', "no plan of audits"),
+    ],
+)
+def test_what_cant_be_done_is_refused_before_anything_is_trained(
+    tiny_home: TinyHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    more: list[str], plan_text: str | None, said: str,
+) -> None:  # fmt: skip
+    def trains(*_: object, **__: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(retraining, "train_missing", trains)
+    home = Home(tmp_path)
+    home.artifacts.symlink_to(tiny_home.home.artifacts)
+    if plan_text is not None:
+        home.audit_plan.write_text(plan_text)
+    arguments = [
+        "program", "--home", str(tmp_path), "--adapter", tiny_home.adapter.reference,
+        "--dataset", tiny_home.dataset.reference, "--base", tiny_home.base.reference, *more,
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises((InvalidInput, StartFailed), match=said):
+        retraining.main()

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from byline.auditing.lottery import parse_rate
+from byline.auditing.plan import read_plan
 from byline.command.asking import ask as ask_gateway
 from byline.command.asking import get_json, show_answer, summary
 from byline.command.attacks_command import attacks
@@ -254,6 +256,8 @@ def counterfactuals(
     Trains one adapter a contributor and order (a minute each on one core), or finds them; builds
     the adapter's index anew and puts it into the release. Stop and start again as you like.
     """
+    parse_rate(rate)  # this and the plan: refused before anything is trained
+    read_plan(Home(home).audit_plan)
     preparation, display = _preparation(home, model, everything)
     dataset, base = preparation.dataset(name), preparation.base()
     adapter = preparation.adapter(name, base, dataset)
