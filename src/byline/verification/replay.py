@@ -263,7 +263,7 @@ class Replay:
         what = f"entry {payout.seq}: the statement that the payout names"
         month = decided.statement.rpartition("/")[2]
         found = [each for each in self.statements.get(account, []) if each.month == month]
-        require(found, f"{what} is not in the log")
+        require(found, f"{what} is not in the log; it comes up to some minutes after the payout")
         until = bisect_right(self.chains[account], decided.last_seq, key=lambda line: line.seq)
         require(found[0].last_n == until, f"{what} does not end with the lines that it pays")
 

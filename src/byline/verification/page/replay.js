@@ -213,7 +213,7 @@ byline.Replay = class {
     const what = `entry ${seq}: the statement that the payout names`;
     const month = decision.statement.slice(decision.statement.lastIndexOf("/") + 1);
     const found = (this.statements.get(account) ?? []).find((each) => each.month === month);
-    byline.require(found, `${what} is not in the log`);
+    byline.require(found, `${what} is not in the log; it comes up to some minutes after the payout`);
     const until = this.chains.get(account).filter((line) => line.seq <= decision.last_seq).length;
     byline.require(found.last_n === BigInt(until), `${what} does not end with the lines that it pays`);
   }
