@@ -107,12 +107,16 @@ def _data_in(events: bytes) -> list[bytes]:
 
 def _events(datas: list[bytes]) -> list[_Event]:
     """What can be read of each; all at once where nothing in them is odd."""
-    try:
-        events = EVENTS.decode_lines(b"\n".join(datas))
-    except (ValueError, RecursionError):
-        events = []
-    if len(events) == len(datas):  # no value goes on in the next line
-        return events
+    lines = b"\n".join(datas)
+    # Between a brace that closes and one that opens no value goes on: so each has one at least.
+    are_objects = lines.startswith(b"{") and lines.endswith(b"}")
+    if are_objects and lines.count(b"}\n{") == len(datas) - 1:
+        try:
+            events = EVENTS.decode_lines(lines)
+        except (ValueError, RecursionError):
+            events = []
+        if len(events) == len(datas):
+            return events
     return [event for data in datas if (event := _event(data)) is not None]
 
 

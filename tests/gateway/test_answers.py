@@ -70,7 +70,13 @@ class Refusing:
     decode_lines = decode
 
 
+TOKEN = b'{"token_ids":[1]}'
+
+
 @given(st.lists(EVENT, max_size=6), st.integers(1, 2))
+@example([b'data: {"choices":[%s,' % TOKEN, b"data: %s]}" % TOKEN, b"data: {} {}"], 1)
+@example([b'data: {"choices":[%s]} {"choices":[%s]}' % (TOKEN, TOKEN)], 1)
+@example([b'data: {"choices":[%s]}' % TOKEN, b"data: {"], 1)
 def test_the_quick_reader_and_the_slow_one_count_the_same(events: list[bytes], n: int) -> None:
     stream = b"".join(event + b"\n\n" for event in events)
     quick = read_stream(stream, choices=n)
