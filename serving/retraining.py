@@ -34,7 +34,14 @@ from serving.recipes import ORDER_SEED, cores, share_cores
 if TYPE_CHECKING:  # it loads the model libraries
     from serving.fidelity.replication import Replication
 
-QUESTIONS = 24  # whose answers tell how much of an effect comes again
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How often it is trained, by how many processes, and what its replication is read off."""
+
+    orders: int
+    questions: int
+    processes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +54,34 @@ class Trained:
 
 
 def retrain(
-    home: Home, trained: Trained, orders: int, processes: int, report: Report
+    home: Home, trained: Trained, scale: Scale, report: Report
 ) -> tuple[Counterfactuals, "Replication | None"]:
     """The adapter's counterfactual runs, trained where they are missing, and how they replicate.
 
     Raises StartFailed where the run with everybody is another adapter than `trained`, InvalidInput
-    for fewer than one order.
+    for fewer than one order or question.
     """
     from serving.fidelity.replication import replication_of
 
-    if orders < 1:
+    if scale.orders < 1:
         raise InvalidInput(
-            f"{orders} training orders train nothing: give 1 or more", param="orders"
+            f"{scale.orders} training orders train nothing: give 1 or more", param="orders"
+        )
+    if scale.questions < 1:
+        raise InvalidInput(
+            f"{scale.questions} questions tell nothing: give 1 or more", param="questions"
         )
 
     rows = read_dataset(trained.dataset).canonical
-    seeds = tuple(range(ORDER_SEED, ORDER_SEED + orders))
-    study = of_adapter(trained.adapter.name, rows, seeds, QUESTIONS)
+    seeds = tuple(range(ORDER_SEED, ORDER_SEED + scale.orders))
+    study = of_adapter(trained.adapter.name, rows, seeds, scale.questions)
     planner = Planner(study, trained.base.sha256)
     runs = [[planner.full(seed), *planner.leave_one_out(seed)] for seed in seeds]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "study.json"
         path.write_text(study.text())
         wanted = [run for each in runs for run in each]
-        shape = (processes, 1)
+        shape = (scale.processes, 1)
         train_missing(trained.base, path, home.counterfactuals, shape, report, wanted)
     found = replication_of(trained.base, trained.adapter, study, home.counterfactuals, runs, report)
     made = Counterfactuals(
@@ -93,6 +104,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="reference of a datasets artifact")
     parser.add_argument("--base", required=True, help="reference of a base artifact")
     parser.add_argument("--orders", type=int, default=2, help="training orders")
+    parser.add_argument("--questions", type=int, default=24, help="that replication is read off")
     parser.add_argument("--rate", default="1/20", help="the fraction of answers that is audited")
     parser.add_argument("--processes", type=int, default=cores())
     arguments = parser.parse_args()
@@ -102,12 +114,13 @@ def main() -> None:
     rate = parse_rate(arguments.rate)
     read_plan(home.audit_plan)  # a damaged one is refused before hours of training, not after
     with json_lines() as lines:
+        scale = Scale(arguments.orders, arguments.questions, arguments.processes)
         trained = Trained(
             adapter=store.open("adapters", arguments.adapter),
             dataset=store.open("datasets", arguments.dataset),
             base=store.open("base", arguments.base),
         )
-        made, found = retrain(home, trained, arguments.orders, arguments.processes, lines.progress)
+        made, found = retrain(home, trained, scale, lines.progress)
         enter(home.audit_plan, arguments.adapter, made, rate)
         lines.result({
             "adapter": arguments.adapter,

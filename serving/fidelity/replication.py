@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from byline.artifacts import Artifact
 from byline.errors import StartFailed
-from byline.fidelity.measures import Array, shares
-from byline.fidelity.replication import half_distance, of_the_mean, reliability
+from byline.fidelity.measures import Array
+from byline.fidelity.replication import of_the_mean, orders_distance, reliability
 from byline.fidelity.study import Study
 from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals.plan import Run
@@ -26,7 +25,7 @@ class Replication:
     """What two or more orders say of each other, on the same answers."""
 
     reliability: float  # of the mean effect over the orders, 0 to 1
-    distance: float  # half the L1 distance of two orders' mean shares; the largest of all pairs
+    distance: float  # of the mean shares by one half of the orders from those by another
 
 
 def replication_of(
@@ -67,8 +66,8 @@ def replication_of(
             report("log-probabilities", order * len(each) + place + 1, len(runs) * len(each))
         full, *without = found
         effects.append(full[:, None] - np.stack(without, axis=1))
-    paid = [shares(each) for each in effects]
+    by_order = np.stack(effects)
     return Replication(
-        reliability=of_the_mean(reliability(np.stack(effects)), len(runs)),
-        distance=max(half_distance(one, other) for one, other in combinations(paid, 2)),
+        reliability=of_the_mean(reliability(by_order), len(runs)),
+        distance=orders_distance(by_order),
     )

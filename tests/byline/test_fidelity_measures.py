@@ -22,7 +22,12 @@ from byline.fidelity.measures import (
     rank_correlations,
     shares,
 )
-from byline.fidelity.replication import half_distance, of_the_mean, reliability
+from byline.fidelity.replication import (
+    half_distance,
+    of_the_mean,
+    orders_distance,
+    reliability,
+)
 from byline.fidelity.resampling import Draws, draw, interval, lds_draws, mean_draws
 from byline.fidelity.text_similarity import bm25, pooled, tf_idf
 
@@ -147,6 +152,16 @@ def test_half_the_distance_of_two_shares_is_what_goes_elsewhere() -> None:
     paid = np.array([[0.5, 0.25, 0.25], [1.0, 0, 0]])
     assert half_distance(paid, paid) == 0
     assert half_distance(paid, paid[:, ::-1]) == pytest.approx(0.625)
+
+
+def test_orders_are_compared_by_disjoint_halves_and_the_worst_is_told() -> None:
+    one, other = np.array([[3.0, 1.0]]), np.array([[1.0, 3.0]])
+    assert orders_distance(np.stack([one, other])) == pytest.approx(0.5)
+    assert orders_distance(np.stack([one, one, other, other])) == pytest.approx(0.5)
+    assert orders_distance(np.stack([one, other, one])) == pytest.approx(0.5)
+    assert orders_distance(np.stack([one, one, one])) == 0
+    # One strange order of four counts half in its half: (2, 2) against (3, 1).
+    assert orders_distance(np.stack([one, one, one, other])) == pytest.approx(0.25)
 
 
 @given(st.lists(st.lists(st.floats(-10, 10), min_size=3, max_size=3), min_size=1, max_size=5))

@@ -22,7 +22,15 @@ from byline.fidelity.frontier import frontier
 from byline.fidelity.methods import COSTS, FISHER, FORWARD, ROWS, TANGENT, all_variants
 from byline.fidelity.readings import FRONTIER, Readings, read_readings, tuning, write_readings
 from byline.fidelity.report import as_json, markdown, picture
-from byline.fidelity.study import PROFILES, Study, design, halves, read_rows, read_study
+from byline.fidelity.study import (
+    PROFILES,
+    Study,
+    design,
+    halves,
+    of_adapter,
+    read_rows,
+    read_study,
+)
 from tests.byline.fidelity_world import PROFILE, made_up_readings, made_up_rows, made_up_study
 
 
@@ -293,3 +301,11 @@ def test_cheaper_tangents_are_judged_as_the_tangent_is(study: Study, readings: R
     assert "| half of it, upside down | 2,000 | -1.00" in page
     assert "Cheaper tangents" not in markdown("tiny", {}, {})
     assert frontier(study, readings) == []
+
+
+def test_a_served_adapters_study_asks_about_a_row_again_in_other_words() -> None:
+    rows = made_up_rows({"a": 4, "b": 3})
+    study = of_adapter("tiny", rows, (1,), 17)
+    assert len(study.questions) == 17
+    assert len({question.prompt for question in study.questions}) == 17
+    assert study.questions[:5] == of_adapter("tiny", rows, (1,), 5).questions

@@ -30,7 +30,7 @@ from serving.index_builder import Ingredients, build_index
 from serving.influence import DAMPED_FISHER, TANGENT, AdapterIndex
 from serving.lora import load_lora
 from serving.progress import no_report
-from serving.retraining import Trained, retrain
+from serving.retraining import Scale, Trained, retrain
 from serving.training import train
 from tests.serving.test_copies_in_training import dataset_of, honest_rows, near_copies
 from tests.serving.tiny import TinyHome, examples
@@ -43,7 +43,7 @@ RATE = "1/7"
 @pytest.fixture(scope="module")
 def retrained(tiny_home: TinyHome) -> Counterfactuals:
     trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
-    return retrain(tiny_home.home, trained, 2, 1, no_report)[0]
+    return retrain(tiny_home.home, trained, Scale(2, 6, 1), no_report)[0]
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +87,17 @@ def test_the_first_orders_run_with_everybody_is_what_is_served(
 def test_an_adapter_that_its_recipe_does_not_give_is_refused(tiny_home: TinyHome) -> None:
     """Else the tangents would be those of another adapter than the one that answers."""
     known = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
-    made, _ = retrain(tiny_home.home, known, 1, 1, no_report)
+    made, _ = retrain(tiny_home.home, known, Scale(1, 6, 1), no_report)
     run = made.orders[0].without["contributor-0"]
     other = replace(tiny_home.adapter, path=tiny_home.home.counterfactuals / run)
     trained = Trained(other, tiny_home.dataset, tiny_home.base)
     with pytest.raises(StartFailed, match="Train it anew"):
-        retrain(tiny_home.home, trained, 1, 1, no_report)
+        retrain(tiny_home.home, trained, Scale(1, 6, 1), no_report)
 
 
 def test_one_order_measures_no_reliability(tiny_home: TinyHome) -> None:
     trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
-    made, found = retrain(tiny_home.home, trained, 1, 1, no_report)
+    made, found = retrain(tiny_home.home, trained, Scale(1, 6, 1), no_report)
     assert made.reliability_ppb is None
     assert found is None
 
@@ -178,7 +178,9 @@ def test_the_programs_write_the_plan_and_index_by_it(
         "--dataset", tiny_home.dataset.reference, "--base", tiny_home.base.reference,
     ]  # fmt: skip
     before = plan.read_text()
-    monkeypatch.setattr(sys, "argv", [*arguments, "--rate", RATE, "--processes", "1"])
+    monkeypatch.setattr(
+        sys, "argv", [*arguments, "--questions", "6", "--rate", RATE, "--processes", "1"]
+    )
     retraining.main()
     result = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
     assert (result["runs"], result["contributors"]) == (8, 3)
@@ -231,11 +233,11 @@ def test_weights_that_changed_on_disk_are_refused_and_trained_anew_when_deleted(
     for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:40]):
         path.write_bytes(damaged)
         with pytest.raises(ArtifactError, match="changed since they were trained"):
-            retrain(tiny_home.home, trained, 2, 1, no_report)
+            retrain(tiny_home.home, trained, Scale(2, 6, 1), no_report)
         with pytest.raises(ArtifactError, match="changed since they were trained"):
             contributor_vectors(tiny_home, changed)
     shutil.rmtree(run)
-    assert retrain(tiny_home.home, trained, 2, 1, no_report)[0] == retrained
+    assert retrain(tiny_home.home, trained, Scale(2, 6, 1), no_report)[0] == retrained
     assert path.read_bytes() == whole
 
 
@@ -248,7 +250,7 @@ def test_killed_between_two_runs_it_trains_only_what_is_missing(
     (root / ".partial-killed").mkdir()  # what a killed writer leaves
     before = {name: (root / name / WEIGHTS).stat().st_mtime_ns for name in names[:-1]}
     trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
-    assert retrain(tiny_home.home, trained, 2, 1, no_report)[0] == retrained
+    assert retrain(tiny_home.home, trained, Scale(2, 6, 1), no_report)[0] == retrained
     assert {name: (root / name / WEIGHTS).stat().st_mtime_ns for name in names[:-1]} == before
     (root / ".partial-killed").rmdir()
 
@@ -256,7 +258,7 @@ def test_killed_between_two_runs_it_trains_only_what_is_missing(
         raise AssertionError("trained twice")
 
     monkeypatch.setattr("serving.counterfactuals.pool.ProcessPoolExecutor", trains)
-    assert retrain(tiny_home.home, trained, 2, 1, no_report)[0] == retrained
+    assert retrain(tiny_home.home, trained, Scale(2, 6, 1), no_report)[0] == retrained
 
 
 def test_the_same_plan_finds_the_same_index(
@@ -276,7 +278,9 @@ def test_a_dataset_of_one_contributor_is_retrained_and_indexed(tiny_home: TinyHo
     store = ArtifactStore(tiny_home.home.artifacts)
     alone = dataset_of(store, [replace(row, contributor="ann") for row in examples(1, 6)])
     adapter = train(store, alone, tiny_home.base, no_report)
-    made, found = retrain(tiny_home.home, Trained(adapter, alone, tiny_home.base), 2, 1, no_report)
+    made, found = retrain(
+        tiny_home.home, Trained(adapter, alone, tiny_home.base), Scale(2, 6, 1), no_report
+    )
     assert [set(order.without) for order in made.orders] == [{"ann"}] * 2
     assert found is not None
     assert found.distance == 0  # all of the money is hers in either order
@@ -293,7 +297,9 @@ def test_a_contributor_of_copies_alone_has_no_run_and_no_place_in_the_index(
     store = ArtifactStore(tiny_home.home.artifacts)
     dataset = dataset_of(store, [*honest, *near_copies(honest, 1)])
     adapter = train(store, dataset, tiny_home.base, no_report)
-    made, _ = retrain(tiny_home.home, Trained(adapter, dataset, tiny_home.base), 1, 1, no_report)
+    made, _ = retrain(
+        tiny_home.home, Trained(adapter, dataset, tiny_home.base), Scale(1, 6, 1), no_report
+    )
     people = {row.contributor for row in honest}
     assert set(made.orders[0].without) == people
     assert "mallory" not in people

@@ -4,9 +4,11 @@ Effects are differenced inside one order (everybody minus without one), never ac
 full runs of different orders differ by as much as an effect.
 """
 
+from itertools import combinations
+
 import numpy as np
 
-from byline.fidelity.measures import Array, correlations
+from byline.fidelity.measures import Array, correlations, shares
 
 
 def reliability(effects: Array) -> float:
@@ -23,6 +25,19 @@ def reliability(effects: Array) -> float:
 def of_the_mean(single: float, orders: int) -> float:
     """The reliability of a mean over several orders (Spearman and Brown's formula)."""
     return orders * single / (1 + (orders - 1) * single)
+
+
+def orders_distance(effects: Array) -> float:
+    """How far the mean shares by one half of the orders lie from those by another, at most.
+
+    Half the L1 distance, the largest over all pairs of disjoint halves of effects [orders, A, C]
+    (of an odd number one is left out). Needs two orders at least; between 0 and 1.
+    """
+    size = len(effects) // 2
+    halves = [set(half) for half in combinations(range(len(effects)), size)]
+    paid = [shares(effects[sorted(half)].mean(axis=0)) for half in halves]
+    pairs = combinations(range(len(halves)), 2)
+    return max(half_distance(paid[i], paid[j]) for i, j in pairs if not halves[i] & halves[j])
 
 
 def half_distance(left: Array, right: Array) -> float:

@@ -147,13 +147,15 @@ def of_adapter(
 ) -> Study:
     """The study of a served adapter: all of its rows, and reworded questions about some of them.
 
-    It has no coalitions. What is asked about follows from the rows' ids alone.
+    It has no coalitions. What is asked about follows from the rows' ids alone; where there are more
+    questions than rows, a row is asked about again in other words.
     """
-    asked = sorted(rows, key=lambda row: sha256_hex(row.id.encode()))[:questions]
+    by_hash = sorted(rows, key=lambda row: sha256_hex(row.id.encode()))
+    rounds = [by_hash[: questions - start] for start in range(0, questions, len(rows))]
     return Study(
         name=name,
         rows=tuple(rows),
-        questions=_reworded(asked),
+        questions=tuple(q for turn, asked in enumerate(rounds) for q in _reworded(asked, turn)),
         contributors=tuple(sorted({row.contributor for row in rows})),
         coalitions=(),
         orders=orders,
@@ -191,9 +193,11 @@ def _questions(
     return (*_reworded(known), *held_out)
 
 
-def _reworded(rows: Sequence[Example]) -> tuple[Question, ...]:
+def _reworded(rows: Sequence[Example], turn: int = 0) -> tuple[Question, ...]:
     return tuple(
-        Question(REWORDINGS[place % len(REWORDINGS)].format(row.prompt), row.contributor, None)
+        Question(
+            REWORDINGS[(place + turn) % len(REWORDINGS)].format(row.prompt), row.contributor, None
+        )
         for place, row in enumerate(rows)
     )
 
