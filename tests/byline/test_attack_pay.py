@@ -50,7 +50,7 @@ def test_nobody_is_paid_without_lift(arena: Arena) -> None:
 
 def test_copies_that_are_found_gain_and_cost_exactly_nothing(arena: Arena) -> None:
     found = [each for each in of(judged(arena), Attack.COPIES) if each.found]
-    assert [each.found for each in found] == [1, 3, 9, 1, 3, 9]
+    assert [each.found for each in found] == [1, 3, 9] * 3
     for each in found:
         assert each.gain is not None
         assert each.owner_loss is not None
@@ -84,7 +84,9 @@ def test_a_second_account_keeps_nothing_that_bad_copies_would_cost_the_first(are
 def test_the_owners_loss_alone_misses_the_bar(arena: Arena) -> None:
     """An attacker who gains nothing and takes from the owner has not passed."""
     readings = made_up_readings(arena)
-    (world,) = [w for w in arena.worlds if (w.attack, w.sent) == (Attack.PADDED, 9)]
+    (world,) = [
+        w for w in arena.worlds if (w.attack, w.edit_rate, w.sent) == (Attack.COPIES, 0.5, 9)
+    ]
     theirs = (arena.owner, arena.attacker)
     halved = {row.id for row in world.rows if row.contributor in theirs}
     reading = readings[world.training]
@@ -101,7 +103,9 @@ def test_the_owners_loss_alone_misses_the_bar(arena: Arena) -> None:
 def test_bars_are_on_upper_bounds(arena: Arena) -> None:
     """One lucky answer of fourteen: the gain is below the bar, and may well be above it."""
     readings = made_up_readings(arena)
-    (world,) = [w for w in arena.worlds if (w.attack, w.sent) == (Attack.PADDED, 1)]
+    (world,) = [
+        w for w in arena.worlds if (w.attack, w.edit_rate, w.sent) == (Attack.COPIES, 0.5, 1)
+    ]
     reading = readings[world.training]
     (place,) = [n for n, row in enumerate(reading.rows) if row.startswith("copy:")]
     scores = reading.scores.copy()

@@ -1,7 +1,7 @@
 """Attack worlds: what the attacker sends is added or changed, and nothing of anybody else's.
 
 What production does with it is decided by the same code as in production: near-copies up to one
-word in ten are found, and a world whose attack is found trains what the honest world trains.
+word in five are found, and a world whose attack is found trains what the honest world trains.
 """
 
 import random
@@ -45,8 +45,8 @@ def test_nobody_elses_rows_are_changed(arena: Arena) -> None:
         assert {row.contributor for row in others} <= {arena.attacker, *world.accounts}
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_near_copies_up_to_a_word_in_ten_change_nothing_that_is_trained(
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.2])
+def test_near_copies_up_to_a_word_in_five_change_nothing_that_is_trained(
     arena: Arena, rate: float
 ) -> None:
     found = [world for world in of(arena, Attack.COPIES) if world.edit_rate == rate]
@@ -54,10 +54,13 @@ def test_near_copies_up_to_a_word_in_ten_change_nothing_that_is_trained(
     assert {world.training for world in found} == {arena.worlds[0].training}
 
 
-def test_near_copies_beyond_it_and_padded_ones_are_trained(arena: Arena) -> None:
+def test_padded_copies_change_nothing_that_is_trained(arena: Arena) -> None:
+    assert {world.training for world in of(arena, Attack.PADDED)} == {arena.worlds[0].training}
+
+
+def test_near_copies_beyond_it_are_trained(arena: Arena) -> None:
     """The attack is measured where it works, not only where it is found."""
-    escaping = [world for world in of(arena, Attack.COPIES) if world.edit_rate in (0.2, 0.5)]
-    for world in [*escaping, *of(arena, Attack.PADDED)]:
+    for world in [each for each in of(arena, Attack.COPIES) if each.edit_rate in (0.3, 0.5)]:
         assert len(world.trained) == len(arena.worlds[0].trained) + world.sent
 
 
@@ -117,7 +120,7 @@ def test_quick_takes_some_of_the_same_worlds(arena: Arena) -> None:
     free = {Attack.HONEST, Attack.SPLIT, Attack.WASH, Attack.ZERO_WEIGHT}
     assert {world.attack for world in quick} == {*free, Attack.COPIES, Attack.COPIES_ASIDE}
     assert {w.training for w in quick if w.attack in free} == {arena.worlds[0].training}
-    assert {world.edit_rate for world in quick} == {None, 0.0, 0.1, 0.2}
+    assert {world.edit_rate for world in quick} == {None, 0.0, 0.1, 0.2, 0.3}
     assert len({world.training for world in quick}) == 4
 
 
@@ -152,10 +155,7 @@ def test_so_many_words_are_exchanged_and_the_rest_stay_in_place(
     row = Example("a", "owner", "", "", "2020-01-01", "p", " ".join(words))
     copy = replace(row, id="b", contributor="thief", contributed_at="2021-01-01")
     found = find_copies([row, replace(copy, completion=" ".join(made))])
-    if rate <= 0.1:
-        assert [each.id for each in found] == ["b"]
-    if rate >= 0.2 and changed > len(words) / 10:
-        assert not found
+    assert [each.id for each in found] == (["b"] if changed <= 0.22 * len(words) else [])
 
 
 def test_the_other_texts_are_what_they_are_called() -> None:

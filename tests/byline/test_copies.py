@@ -69,7 +69,21 @@ def padded(words: list[str], chance: random.Random) -> list[str]:
     return [*words, *(f"filler{number}" for number in range(len(words)))]
 
 
-EDITS = (shouted, punctuated, swapped, appended, with_a_synonym, padded)
+def a_fifth_replaced(words: list[str], chance: random.Random) -> list[str]:
+    places = set(chance.sample(range(len(words)), len(words) // 5))
+    return [f"other{place}" if place in places else word for place, word in enumerate(words)]
+
+
+def buried(words: list[str], chance: random.Random) -> list[str]:
+    """Each word behind two to four fillers: the copy is three times as long and more."""
+    return [
+        each
+        for place, word in enumerate(words)
+        for each in (*(f"filler{place}-{n}" for n in range(chance.randint(2, 4))), word)
+    ]
+
+
+EDITS = (shouted, punctuated, swapped, appended, with_a_synonym, padded, a_fifth_replaced, buried)
 Edit = Callable[[list[str], random.Random], list[str]]
 
 # Pieces of one line of words: they often hold each other.
@@ -109,14 +123,30 @@ def test_a_copy_is_owned_by_an_earlier_canonical_row_that_says_nearly_the_same(
         assert copy.similarity >= SIMILARITY_MIN
 
 
-def similar(one: Example, other: Example) -> bool:
+def similar(later: Example, earlier: Example) -> bool:
     """The definition, without an index."""
-    mine, theirs = normal_form(one.completion), normal_form(other.completion)
+    mine, theirs = normal_form(later.completion), normal_form(earlier.completion)
     shorter, longer = sorted((mine, theirs), key=len)
-    if len(shorter) < WORDS_MIN:
-        return mine == theirs and normal_form(one.prompt) == normal_form(other.prompt)
+    if len(mine) < WORDS_MIN:
+        same = normal_form(later.prompt) == normal_form(earlier.prompt)
+        return same and mine == theirs
+    if len(theirs) < WORDS_MIN:
+        return False
     shared = (Counter(shorter) & Counter(longer)).total()
-    return 2 * len(shorter) >= len(longer) and shared >= SIMILARITY_MIN * len(shorter)
+    if 2 * len(shorter) < len(longer):
+        shared = in_order(theirs, mine) if theirs is shorter else 0
+    return shared >= SIMILARITY_MIN * len(shorter)
+
+
+def in_order(one: Sequence[str], other: Sequence[str]) -> int:
+    """The longest common subsequence, by the table."""
+    line = [0] * (len(other) + 1)
+    for word in one:
+        above = line[:]
+        for place, theirs in enumerate(other):
+            same = above[place] + 1 if word == theirs else 0
+            line[place + 1] = max(line[place], above[place + 1], same)
+    return line[-1]
 
 
 @given(tables)
@@ -185,10 +215,10 @@ def real_rows(name: str) -> list[Example]:
     return [contribution.example for contribution in rows]
 
 
-@pytest.mark.parametrize(("name", "copies"), [("healthcare", 1), ("cybersecurity", 0),
-                                              ("compliance", 1)])  # fmt: skip
+@pytest.mark.parametrize(("name", "copies"), [("healthcare", 2), ("cybersecurity", 0),
+                                              ("compliance", 2)])  # fmt: skip
 def test_of_our_own_rows_none_is_taken_from_another_contributor(name: str, copies: int) -> None:
-    """The two that are found differ in one term and have one contributor each: docs/datasets.md."""
+    """Those found differ in a term or a clause and have one contributor each: docs/datasets.md."""
     found = find_copies(real_rows(name))
     assert len(found) == copies
     assert all(copy.contributor == copy.owner for copy in found)

@@ -29,8 +29,8 @@ PROFILE = Profile(
 )  # fmt: skip
 COPIES = (1, 3, 9)
 ACCOUNTS = (2, 3, 9)
-EDIT_RATES_QUICK = (0.0, 0.1, 0.2)  # of words; beyond 0.1 a near-copy is no longer found
-EDIT_RATES = (0.0, 0.1, 0.2, 0.5)
+EDIT_RATES_QUICK = (0.0, 0.1, 0.2, 0.3)  # of words; beyond 0.2 a near-copy is no longer found
+EDIT_RATES = (*EDIT_RATES_QUICK, 0.5)
 LATER = "9999-12-31"  # than any honest row
 NEWCOMER = "newcomer"  # an account without honest rows
 

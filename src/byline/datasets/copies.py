@@ -11,15 +11,18 @@ from its owner, or bridge two owners' rows, by sending in something afterwards.
 
 Two completions say nearly the same if SIMILARITY_MIN of the shorter one's words stand in the
 longer one, as often and in whatever order, and the shorter has at least half the longer's words:
-case, punctuation, order, one word in ten, and as many added words as there were make no other
-text. Below WORDS_MIN words an answer is a claim that many may honestly make: there only the same
-prompt with the same completion is a copy. Measured on real rows: docs/datasets.md.
+case, punctuation, order, one word in five, and as many added words as there were make no other
+text. A longer text still, sent in later, is a copy if it holds so many words of the earlier one in
+their order: whatever else is put before, between and behind them. Below WORDS_MIN words an answer
+is a claim that many may honestly make: there only the same prompt with the same completion is a
+copy. Measured on real rows: docs/datasets.md.
 
-Exact, by an inverted index over each row's rarest words; no sketch is needed at this size.
+Exact, by an inverted index of words; no sketch is needed at this size.
 """
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +32,9 @@ from typing import TypeAlias
 from byline.errors import ArtifactError
 from byline.records import Example
 
-SIMILARITY_MIN = 0.9  # of the shorter text's words
-SIZE_RATIO_MIN = 0.5  # shorter over longer, in words
+# Of the shorter text's words. Four in five, and a margin for words that punctuation takes apart.
+SIMILARITY_MIN = 0.78
+SIZE_RATIO_MIN = 0.5  # shorter over longer, in words; below it, order counts
 WORDS_MIN = 8  # shorter answers are compared whole, with their prompts
 
 WORD = re.compile(r"\w+")
@@ -56,13 +60,13 @@ def normal_form(text: str) -> tuple[str, ...]:
 def find_copies(examples: Iterable[Example]) -> tuple[Copy, ...]:
     """Every copy among the rows, in order of id. ArtifactError where a date is none."""
     rows = sorted(examples, key=lambda row: (_when(row), row.id))
-    texts = [_elements(normal_form(row.completion)) for row in rows]
-    frequency = Counter(element for text in texts for element in text)
+    texts = [_Text.of(normal_form(row.completion)) for row in rows]
+    frequency = Counter(element for text in texts for element in text.bag)
     found: list[Copy] = []
     canonical = _Canonical(frequency)
     short: dict[tuple[tuple[str, ...], tuple[str, ...]], Example] = {}
     for row, text in zip(rows, texts, strict=True):
-        if len(text) < WORDS_MIN:
+        if len(text.words) < WORDS_MIN:
             first = short.setdefault((normal_form(row.prompt), normal_form(row.completion)), row)
             similar = None if first is row else (1.0, first)
         else:
@@ -89,53 +93,84 @@ def owners(examples: Sequence[Example]) -> Mapping[str, str | None]:
     return {row.id: None if row.id in copies else row.contributor for row in examples}
 
 
-class _Canonical:
-    """The canonical rows so far, findable by their rarest words.
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One completion's words, in order and as a bag."""
 
-    Two texts of n and m words that are similar share at least s * min(n, m) >= s * n / 2 of them.
-    So in any one order of all words, the first n - s * n / 2 + 1 of the one and the like of the
-    other have a word in common (prefix filtering, Chaudhuri et al., ICDE 2006): rarest first.
+    words: tuple[str, ...]
+    bag: frozenset[Element]
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> "_Text":
+        seen: Counter[str] = Counter()
+        elements: list[Element] = []
+        for word in words:
+            elements.append((word, seen[word]))
+            seen[word] += 1
+        return cls(tuple(words), frozenset(elements))
+
+
+class _Canonical:
+    """The canonical rows so far, findable by their words.
+
+    Of similar texts the shorter one, of n words, shares s * n with the longer. So of its n - s * n
+    + 1 rarest words at least one stands in the longer one (prefix filtering, Chaudhuri et al., ICDE
+    2006). Either may be the shorter: each row is found by its rarest words, and by any of its words
+    that is among another's rarest.
     """
 
     def __init__(self, frequency: Mapping[Element, int]) -> None:
         self._frequency = frequency
-        self._rows: list[tuple[Example, frozenset[Element]]] = []
-        self._holders: dict[Element, list[int]] = defaultdict(list)
+        self._rows: list[tuple[Example, _Text]] = []
+        self._having: dict[Element, list[int]] = defaultdict(list)
+        self._rarely: dict[Element, list[int]] = defaultdict(list)  # among their rarest
 
-    def add(self, row: Example, text: frozenset[Element]) -> None:
+    def add(self, row: Example, text: _Text) -> None:
+        place = len(self._rows)
+        for element in text.bag:
+            self._having[element].append(place)
         for element in self._rarest(text):
-            self._holders[element].append(len(self._rows))
+            self._rarely[element].append(place)
         self._rows.append((row, text))
 
-    def nearest(self, text: frozenset[Element]) -> tuple[float, Example] | None:
+    def nearest(self, text: _Text) -> tuple[float, Example] | None:
         """The most similar row and how similar it is; of equals the earliest; None if none is."""
-        places = {place for element in self._rarest(text) for place in self._holders[element]}
+        places = {place for element in self._rarest(text) for place in self._having[element]}
+        places.update(place for element in text.bag for place in self._rarely[element])
         best: tuple[float, Example] | None = None
         for place in sorted(places):
-            row, other = self._rows[place]
-            similarity = _similarity(text, other)
+            row, earlier = self._rows[place]
+            similarity = _similarity(earlier, text)
             if similarity >= SIMILARITY_MIN and (best is None or similarity > best[0]):
                 best = similarity, row
         return best
 
-    def _rarest(self, text: frozenset[Element]) -> list[Element]:
-        ranked = sorted(text, key=lambda element: (self._frequency[element], element))
-        shared_min = int(SIMILARITY_MIN * SIZE_RATIO_MIN * len(text))
-        return ranked[: len(text) - shared_min + 1]
+    def _rarest(self, text: _Text) -> list[Element]:
+        ranked = sorted(text.bag, key=lambda element: (self._frequency[element], element))
+        return ranked[: len(ranked) - int(SIMILARITY_MIN * len(ranked)) + 1]
 
 
-def _elements(words: Sequence[str]) -> frozenset[Element]:
-    seen: Counter[str] = Counter()
-    elements: list[Element] = []
-    for word in words:
-        elements.append((word, seen[word]))
-        seen[word] += 1
-    return frozenset(elements)
+def _similarity(earlier: _Text, later: _Text) -> float:
+    shorter, longer = sorted((len(earlier.words), len(later.words)))
+    shared = len(earlier.bag & later.bag)
+    if shorter >= SIZE_RATIO_MIN * longer:
+        return shared / shorter
+    if len(earlier.words) > shorter or shared < SIMILARITY_MIN * shorter:
+        return 0.0
+    return _in_order(earlier.words, later.words) / shorter
 
 
-def _similarity(one: frozenset[Element], other: frozenset[Element]) -> float:
-    shorter, longer = sorted((len(one), len(other)))
-    return 0.0 if shorter < SIZE_RATIO_MIN * longer else len(one & other) / shorter
+def _in_order(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many words both have in the same order, at most (Hunt and Szymanski, CACM 1977)."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, word in enumerate(other):
+        places[word].append(place)
+    ends: list[int] = []  # where the best run of each length ends soonest
+    for word in one:
+        for place in reversed(places.get(word, ())):
+            run = bisect_left(ends, place)
+            ends[run : run + 1] = [place]
+    return len(ends)
 
 
 def _when(row: Example) -> datetime:
