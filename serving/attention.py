@@ -47,19 +47,43 @@ def attend_in_line(
     *,
     scaling: float,
     widths: list[int],
+    behind: list[bool] | None = None,
     **_rest: object,
 ) -> tuple[torch.Tensor, None]:
     """Rows of these widths, one after the other in one line, each causal and alone.
 
+    Those that `behind` names see the first one before themselves, too, as their beginning.
     For transformers' interface: [1, heads, T, size] to [1, T, heads, size]. Nothing is padded, and
     each row is computed by itself, so not even its last bit depends on its company.
     """
     queries, keys, values = (torch.split(states, widths, dim=2) for states in (query, key, value))
     mixed = [
-        _attend_alone(of_query, of_key, of_value, scaling)
-        for of_query, of_key, of_value in zip(queries, keys, values, strict=True)
+        _attend_behind(keys[0], values[0], of_query, of_key, of_value, scaling)
+        if sees_first
+        else _attend_alone(of_query, of_key, of_value, scaling)
+        for of_query, of_key, of_value, sees_first in zip(
+            queries, keys, values, behind or [False] * len(widths), strict=True
+        )
     ]
     return torch.cat(mixed, dim=2).transpose(1, 2), None
+
+
+def _attend_behind(
+    key_before: torch.Tensor,
+    value_before: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+) -> torch.Tensor:
+    before, width = key_before.shape[2], query.shape[2]
+    seen = torch.cat([key_before, key], dim=2), torch.cat([value_before, value], dim=2)
+    mask = causal_mask(before, width, query.dtype)
+    if before + width <= PLAIN_TOKENS_MAX:
+        return attend(query, *seen, mask, scaling)
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, *seen, attn_mask=mask, scale=scaling, enable_gqa=True
+    )
 
 
 def _attend_alone(

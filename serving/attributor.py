@@ -28,7 +28,8 @@ from serving.gradients import completion_log_probabilities, row_gradients
 from serving.influence import TANGENT, AdapterIndex
 from serving.lora import load_lora, use_adapter
 from serving.recipes import library_versions
-from serving.rows import Row
+from serving.row_blocks import keep_rows_apart
+from serving.rows import Row, chat_beginning
 from serving.token_texts import TokenTexts
 from serving.verbatim import TOKENS, VerbatimIndex
 
@@ -67,7 +68,9 @@ class Attributor:
         self._home = home
         self._store = ArtifactStore(home.artifacts)
         self._model: PreTrainedModel | PeftModel = load_base_model(base.path)
-        self._texts = TokenTexts(load_tokenizer(base.path))
+        tokenizer = load_tokenizer(base.path)
+        self._texts = TokenTexts(tokenizer)
+        self._beginning = chat_beginning(tokenizer)
         self._libraries = library_versions()
         self._loaded: OrderedDict[Taught, Loaded] = OrderedDict()  # last used last
         self._made = 0
@@ -103,6 +106,7 @@ class Attributor:
         name = f"adapter{self._made}"  # PEFT allows no dot in a name
         self._made += 1
         self._model = load_lora(self._model, adapter.path, name)
+        keep_rows_apart(self._model)
         verbatim = self._verbatim(folder.path, index)
         loaded = self._loaded[taught] = Loaded(name, index, verbatim)
         return loaded
@@ -181,7 +185,7 @@ class Attributor:
         use_adapter(model, loaded.name)
         adapted = row_gradients(model, rows)
         with model.disable_adapter(), torch.no_grad():
-            base = completion_log_probabilities(model, rows)
+            base = completion_log_probabilities(model, rows, self._beginning)
         lifts = (adapted.log_probabilities - base).tolist()
         for row, lift, gradient in zip(rows, lifts, adapted.gradients.numpy(), strict=True):
             scores, influences = loaded.index.score(gradient)

@@ -15,7 +15,6 @@ asks for its derivative: no dropout, warm-up, clipping, and Adam's epsilon insid
 has it at the start (Engstrom et al., https://arxiv.org/abs/2503.13751, call this metasmoothness).
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ from serving.lora import flat_weights
 from serving.lora_bank import LoraBank, banked
 from serving.packing import attending_by_rows, pack_lines, target_losses
 from serving.recipes import RunSettings
-from serving.rows import Row
+from serving.rows import Row, common_beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +121,6 @@ def _backward(
     weighted = target_losses(model, batch) * (scale / tokens)
     torch.autograd.backward(weighted.sum())
     return found.index_add(0, torch.tensor([line for line, _ in batch.owners]), weighted.detach())
-
-
-def common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest beginning that all sequences share."""
-    least, most = min(sequences), max(sequences)  # in order, whatever these share all share
-    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))
-    return tuple(token for token, _ in pairs)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:

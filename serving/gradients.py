@@ -72,19 +72,33 @@ def _widths(rows: Sequence[Row]) -> list[int]:
     return [len(row.ids) - 1 for row in rows]  # nothing follows the last token
 
 
-def completion_log_probabilities(model: PeftModel, rows: Sequence[Row]) -> torch.Tensor:
-    """Each row's summed log-probability of its completion tokens, as a tensor with a graph."""
-    widths = _widths(rows)
-    ids = torch.tensor([token for row in rows for token in row.ids[:-1]])[None]
-    positions = torch.cat([torch.arange(width) for width in widths])[None]
+def completion_log_probabilities(
+    model: PeftModel, rows: Sequence[Row], beginning: tuple[int, ...] = ()
+) -> torch.Tensor:
+    """Each row's summed log-probability of its completion tokens, as a tensor with a graph.
+
+    A `beginning` is computed once for all prompts that begin with it, and said to the model whether
+    or not one does; a row's number depends on it and on no other row. Without, each row is whole:
+    a shared beginning's gradient could not be told apart by row.
+    """
+    shared = len(beginning)
+    behind = [shared > 0 and row.prompt[:-1][:shared] == beginning for row in rows]
+    left_out = [shared if sees else 0 for sees in behind]
+    widths = [width - less for width, less in zip(_widths(rows), left_out, strict=True)]
+    own = [row.ids[less:-1] for row, less in zip(rows, left_out, strict=True)]
+    starts = [torch.arange(less, less + len(ids)) for ids, less in zip(own, left_out, strict=True)]
     causal: Any = model.get_base_model()
     with attending(model, ATTENTION, attend_in_line):
         line = causal.model(
-            input_ids=ids, position_ids=positions, use_cache=False, widths=widths
-        ).last_hidden_state[0]
+            input_ids=torch.tensor([*beginning, *(token for ids in own for token in ids)])[None],
+            position_ids=torch.cat([torch.arange(shared), *starts])[None],
+            use_cache=False,
+            widths=[shared, *widths] if shared else widths,
+            behind=[False, *behind] if shared else None,
+        ).last_hidden_state[0, shared:]
     sums = []
-    for states, row in zip(torch.split(line, widths), rows, strict=True):
-        first = len(row.prompt) - 1
+    for states, row, less in zip(torch.split(line, widths), rows, left_out, strict=True):
+        first = len(row.prompt) - 1 - less
         logits = causal.lm_head(states[first : first + len(row.completion)]).float()
         chosen = torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(row.completion)[:, None])
         sums.append(chosen.sum())

@@ -1,5 +1,6 @@
 """Examples as token rows: the prompt in the model's chat template, the completion after it."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,3 +42,15 @@ def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, .
 
 def _text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest beginning that all sequences share."""
+    least, most = min(sequences), max(sequences)  # in order, whatever these share all share
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))
+    return tuple(token for token, _ in pairs)
+
+
+def chat_beginning(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What a chat of one question begins with, whatever is asked: the template's own words."""
+    return common_beginning([_prompt_ids(tokenizer, question) for question in ("a", "B")])

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from serving.fine_tuning import common_beginning
 from serving.gradients import row_gradients
 from serving.lora import lora_size
 from serving.packing import attending_by_rows, pack_lines, target_losses
-from serving.rows import Row
+from serving.rows import Row, common_beginning
 
 ROWS_AT_ONCE = 8
 

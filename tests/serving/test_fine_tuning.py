@@ -16,7 +16,6 @@ from serving.fidelity.asking import log_probabilities
 from serving.fine_tuning import (
     SmoothAdam,
     batch_places,
-    common_beginning,
     fine_tune,
     learning_rate_factor,
     steps_of,
@@ -26,7 +25,7 @@ from serving.lora import flat_weights, load_lora, save_lora, set_flat_weights
 from serving.lora_bank import LoraBank, banked
 from serving.packing import attending_by_rows, pack_lines, target_losses
 from serving.recipes import RunSettings
-from serving.rows import Row
+from serving.rows import Row, common_beginning
 from tests.serving.conftest import tiny_llama
 
 SHORT = RunSettings(epochs=2, batch_rows=4)

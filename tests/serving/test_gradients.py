@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from serving.attention import PLAIN_TOKENS_MAX
 from serving.gradients import completion_log_probabilities, row_gradients
 from serving.lora import flat_weights, lora_parts, lora_size
 from serving.rows import Row
@@ -47,6 +48,37 @@ def test_in_bfloat16_not_even_the_last_bit_depends_on_the_batch(
         alone = row_gradients(adapter, [row])
         assert torch.equal(alone.gradients[0], together.gradients[place])
         assert torch.equal(alone.log_probabilities[0], together.log_probabilities[place])
+
+
+def test_a_shared_beginning_changes_nothing_but_the_work(
+    adapter: PeftModel, rows: list[Row]
+) -> None:
+    beginning = (3, 4, 5)
+    behind = [Row((*beginning, *row.prompt), row.completion) for row in rows]
+    mixed = [behind[0], rows[0], *behind[1:], Row(beginning, (6, 7))]  # two are not behind it
+    with torch.no_grad():
+        whole = completion_log_probabilities(adapter, mixed)
+        shared = completion_log_probabilities(adapter, mixed, beginning)
+        torch.testing.assert_close(shared, whole)
+        long = Row((*beginning, *(7 for _ in range(PLAIN_TOKENS_MAX))), (6, 7, 8))
+        torch.testing.assert_close(
+            completion_log_probabilities(adapter, [long], beginning),
+            completion_log_probabilities(adapter, [long]),
+        )
+
+
+def test_behind_a_beginning_not_even_the_last_bit_depends_on_the_batch(
+    adapter: PeftModel, rows: list[Row]
+) -> None:
+    adapter.to(torch.bfloat16)
+    beginning = (3, 4, 5)
+    behind = [Row((*beginning, *row.prompt), row.completion) for row in rows]
+    mixed = [*behind, rows[0], Row((*beginning, 9), (6,))]
+    with torch.no_grad():
+        together = completion_log_probabilities(adapter, mixed, beginning)
+        for place, row in enumerate(mixed):
+            alone = completion_log_probabilities(adapter, [row], beginning)
+            assert torch.equal(alone[0], together[place])
 
 
 def test_a_gradient_agrees_with_finite_differences(adapter: PeftModel, rows: list[Row]) -> None:
