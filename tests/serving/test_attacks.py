@@ -150,10 +150,10 @@ def test_copies_that_are_found_are_paid_nothing_by_a_real_run(arena: Arena, fold
     found = outcomes(arena, arena.taken(quick=True), readings(arena, folder))
     (zero,) = [each for each in found if each.world.attack is Attack.ZERO_WEIGHT]
     assert (zero.paid_nano, zero.passed) == (0, True)
-    merged = [each for each in found if each.world.edit_rate in (0.0, 0.1)]
-    assert [each.gain.high for each in merged if each.gain] == [1.0] * 12
+    merged = [each for each in found if each.world.edit_rate in (0.0, 0.1, 0.2)]
+    assert [each.gain.high for each in merged if each.gain] == [1.0] * 18
     copies = [each for each in found if each.world.attack is Attack.COPIES]
-    escaped = [each for each in copies if each.world.edit_rate == 0.2]
+    escaped = [each for each in copies if each.world.edit_rate == 0.3]
     assert len({each.paid_nano for each in escaped}) == 3  # other rows, other runs, other pay
     honest = arena.worlds[0]
     paid = pay(honest, readings(arena, folder)[honest.training])
