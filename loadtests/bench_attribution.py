@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,9 +105,10 @@ async def capture(ledger: Ledger, served: Path, adapter: AdapterVersion, row: "R
     return inference
 
 
-async def settled(ledger: Ledger, inference: str) -> Attribution:
-    """The attribution, once it is no longer pending."""
+async def settled(ledger: Ledger, inference: str, workers: "Workers") -> Attribution:
+    """The attribution, once it is no longer pending. SystemExit where a worker has died."""
     while True:
+        workers.require_all()
         record = await ledger.inference(inference)
         if record is not None and record.attributions[0].state is not AttributionState.PENDING:
             return record.attributions[0]
@@ -117,8 +118,15 @@ async def settled(ledger: Ledger, inference: str) -> Attribution:
 class Workers:
     """The processes that attribute: stopped and let go on together."""
 
-    def __init__(self, processes: Sequence["subprocess.Popen[str]"]) -> None:
-        self._processes = [psutil.Process(process.pid) for process in processes]
+    def __init__(self, started: Mapping[Path, "subprocess.Popen[str]"]) -> None:
+        self._started = started  # by log
+        self._processes = [psutil.Process(process.pid) for process in started.values()]
+
+    def require_all(self) -> None:
+        """End with a worker's last words if one has died: nobody would settle what it claimed."""
+        for log, process in self._started.items():
+            if process.poll() is not None:
+                sys.exit(f"a worker died ({process.returncode}): {log.read_text()[-2_000:]}")
 
     def stand_still(self) -> None:
         """Claim nothing more for now."""
@@ -140,9 +148,10 @@ class Workers:
 def working(home: Home, url: str, count: int) -> Iterator[Workers]:
     """So many workers on one ledger; what they say is in the home's folder."""
     with ExitStack() as started:
-        processes: list[subprocess.Popen[str]] = []
+        processes: dict[Path, subprocess.Popen[str]] = {}
         for port in free_ports(count):
-            log = started.enter_context((home.root / f"worker-{port}.log").open("w"))
+            path = home.root / f"worker-{port}.log"
+            log = started.enter_context(path.open("w"))
             env = {
                 "BYLINE_WORKER_HOME": str(home.root), "BYLINE_WORKER_REDIS_URL": url,
                 "BYLINE_WORKER_METRICS_PORT": str(port), "BYLINE_WORKER_THREADS": "1",
@@ -152,7 +161,7 @@ def working(home: Home, url: str, count: int) -> Iterator[Workers]:
                 argv, env={**os.environ, **env}, stdout=log, stderr=log, text=True
             )
             started.callback(stop, process)
-            processes.append(process)
+            processes[path] = process
         workers = Workers(processes)
         started.callback(workers.go_on)  # what stands still hears no signal to end
         yield workers
@@ -171,7 +180,7 @@ async def measured(
         workers.stand_still()
         waiting = [await capture(ledger, home.served, adapter, row) for row in rows]
         workers.go_on()
-        return [await settled(ledger, inference) for inference in waiting]
+        return [await settled(ledger, inference, workers) for inference in waiting]
 
     await all_settled()  # once for every worker to have loaded what it needs
     wall, cpu = time.perf_counter(), workers.cpu_seconds()
@@ -180,7 +189,7 @@ async def measured(
     times, spent, same = [], [], True
     for row, before in zip(rows[:ALONE], together, strict=False):
         began, used = time.perf_counter(), workers.cpu_seconds()
-        found = await settled(ledger, await capture(ledger, home.served, adapter, row))
+        found = await settled(ledger, await capture(ledger, home.served, adapter, row), workers)
         times.append(time.perf_counter() - began)
         spent.append(workers.cpu_seconds() - used)
         same = same and found.scores == before.scores and found.lift_nats == before.lift_nats

@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 
-from byline.errors import EngineRefused, EngineUnavailable
+from byline.errors import ArtifactError, EngineRefused, EngineUnavailable
 from byline.records import ServedTokens
+from serving.counterfactuals.run_files import unchanged_weights
 
 PREFIX = "audit-"  # of the engine's names for counterfactual adapters: no version begins with it
 BUSY = re.compile(r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} ([0-9.e+]+)", re.MULTILINE)
@@ -61,7 +62,12 @@ class EngineScoring:
         return found
 
     async def load(self, name: str, folder: Path) -> None:
-        """Load an adapter; one that is there already is fine."""
+        """Load an adapter; one that is there already is fine. Refused if its bytes have changed."""
+        try:
+            await asyncio.to_thread(unchanged_weights, folder)
+        except (OSError, ArtifactError) as problem:
+            # Like an engine that refuses: the audit comes again once the run is trained anew.
+            raise EngineRefused(f"{name} is not to be loaded: {problem}", status=409) from problem
         body = {"lora_name": name, "lora_path": str(folder.absolute())}
         answer = await self._post("/v1/load_lora_adapter", body)
         if answer.status_code != 200 and "already been loaded" not in answer.text:

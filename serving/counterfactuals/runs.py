@@ -1,8 +1,8 @@
 """Trained runs on disk: each an ordinary PEFT adapter in a folder named by its plan line's hash.
 
 A run is written aside and renamed into place, so a folder that is there is finished, and a program
-that was killed goes on where it was. Beside the weights lies their hash: bytes that
-changed since are refused whenever they are read here.
+that was killed goes on where it was. Beside the weights lies their hash: bytes that changed since
+are refused whenever they are read here.
 """
 
 import json
@@ -19,12 +19,8 @@ from safetensors.torch import load
 from byline.canonical import sha256_hex
 from byline.errors import ArtifactError
 from serving.counterfactuals.plan import Run
+from serving.counterfactuals.run_files import HASH, LINE, LOSSES, WEIGHTS, unchanged_weights
 from serving.lora import save_lora, saved_vector, set_flat_weights
-
-LINE = "run.json"
-LOSSES = "losses.json"
-WEIGHTS = "adapter_model.safetensors"
-HASH = "adapter_model.sha256"  # of the weights' bytes; runs of earlier versions have none
 
 
 class RunStore:
@@ -77,14 +73,7 @@ class RunStore:
 def weights_in(folder: Path, model: PeftModel) -> torch.Tensor:
     """An adapter's weights as one vector [D], in the order of `model`. Raises ArtifactError."""
     try:
-        data = (folder / WEIGHTS).read_bytes()
-        recorded = folder / HASH
-        if recorded.is_file() and recorded.read_text() != sha256_hex(data):
-            raise ArtifactError(
-                f"the weights in {folder} changed since they were trained: delete that folder and "
-                "start again, and they are trained anew"
-            )
-        tensors = load(data)
+        tensors = load(unchanged_weights(folder))
     except (OSError, ValueError, SafetensorError) as problem:
         raise ArtifactError(f"the adapter in {folder} can't be read: {problem}") from problem
     return saved_vector(model, tensors)

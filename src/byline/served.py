@@ -164,15 +164,18 @@ def erase_served(folder: Path, inference: str) -> None:
 
 def delete_old_served(folder: Path, *, now: float | None = None) -> int:
     """Delete segments with nothing left in them, and what is older than SERVED_TOKENS_DAYS_MAX,
-    whatever its state; answers how many. `now`: seconds since 1970."""
+    whatever its state, earlier versions' files too; answers how many. `now`: seconds since 1970."""
     now = time.time() if now is None else now
-    deleted = 0
+    too_old = SERVED_TOKENS_DAYS_MAX * 86_400
+    ended = []
     for path in _segments(folder):
         age = now - _born_ms(path.stem) / 1_000
-        if age > SERVED_TOKENS_DAYS_MAX * 86_400 or (age > CLOSED_SECONDS and _is_erased(path)):
-            path.unlink(missing_ok=True)
-            deleted += 1
-    return deleted
+        if age > too_old or (age > CLOSED_SECONDS and _is_erased(path)):
+            ended.append(path)
+    ended += [path for path in _others(folder) if now - _changed(path, now) > too_old]
+    for path in ended:
+        path.unlink(missing_ok=True)
+    return len(ended)
 
 
 def _find(folder: Path, inference: str) -> tuple[Path, int, bytes] | None:
@@ -202,6 +205,22 @@ def _segments(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if SEGMENT.match(path.name))
     except FileNotFoundError:
         return []
+
+
+def _others(folder: Path) -> list[Path]:
+    """What else lies there, such as the files of earlier versions, one an answer."""
+    try:
+        entries = list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    return [path for path in entries if path.is_file() and not SEGMENT.match(path.name)]
+
+
+def _changed(path: Path, now: float) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # deleted a moment ago
+        return now
 
 
 def _read(path: Path) -> bytes:

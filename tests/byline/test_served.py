@@ -141,6 +141,16 @@ def test_an_empty_segment_goes_once_it_is_surely_closed_and_a_full_one_with_its_
     assert not segments(tmp_path)
 
 
+def test_an_earlier_versions_file_goes_with_its_days(tmp_path: Path) -> None:
+    left = tmp_path / f"{id_at(BORN_MS)}.json"
+    left.write_text("{}")
+    written, days = left.stat().st_mtime, SERVED_TOKENS_DAYS_MAX * 86_400
+    assert delete_old_served(tmp_path, now=written + days - 1) == 0
+    assert left.is_file()
+    assert delete_old_served(tmp_path, now=written + days + 1) == 1
+    assert not left.exists()
+
+
 def test_a_writer_whose_segment_was_deleted_while_it_slept_loses_nothing(tmp_path: Path) -> None:
     with ServedWriter(tmp_path) as writer:
         writer.write(some_tokens(1))

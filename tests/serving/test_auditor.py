@@ -23,6 +23,7 @@ from byline.auditing.audit import audit_from, audit_operation
 from byline.auditing.payment import PaymentJudge, PaymentPauses
 from byline.auditing.plan import AuditPlan, Counterfactuals, Order
 from byline.auditing.store import AuditStore
+from byline.canonical import sha256_hex
 from byline.errors import EngineRefused, EngineUnavailable, NotFound
 from byline.ledger.ledger import Ledger
 from byline.posting.postings import attribution_jobs
@@ -33,6 +34,7 @@ from byline.served import served_inferences, write_served
 from serving.auditing.auditing import Auditing, Places
 from serving.auditing.engine_scoring import PREFIX, EngineScoring
 from serving.auditor import audit, look_through, remember
+from serving.counterfactuals.run_files import HASH, WEIGHTS
 from serving.settings import AuditorSettings
 from serving.telemetry import AuditorMetrics
 from tests.ports import free_port
@@ -305,13 +307,39 @@ class FakeEngine:
         return httpx.Response(200, json={"choices": [{"prompt_logprobs": positions}]})
 
 
-async def test_the_engine_scores_the_completion_alone_once_it_is_idle() -> None:
+def stored_run(root: Path) -> Path:
+    """A run's folder: its weights, and beside them their hash."""
+    folder = root / "full"
+    folder.mkdir(exist_ok=True)
+    (folder / WEIGHTS).write_bytes(b"weights")
+    (folder / HASH).write_text(sha256_hex(b"weights"))
+    return folder
+
+
+async def test_an_adapter_whose_bytes_have_changed_is_not_loaded(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    transport = httpx.MockTransport(engine)
+    folder = stored_run(tmp_path)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        scoring = EngineScoring(client)
+        (folder / WEIGHTS).write_bytes(b"others")
+        with pytest.raises(EngineRefused, match="changed since they were trained"):
+            await scoring.load(f"{PREFIX}full", folder)
+        with pytest.raises(EngineRefused, match="No such file"):
+            await scoring.load(f"{PREFIX}none", tmp_path / "none")
+        assert await scoring.loaded() == []
+        (folder / WEIGHTS).write_bytes(b"weights")
+        await scoring.load(f"{PREFIX}full", folder)
+        assert await scoring.loaded() == [f"{PREFIX}full"]
+
+
+async def test_the_engine_scores_the_completion_alone_once_it_is_idle(tmp_path: Path) -> None:
     engine = FakeEngine()
     transport = httpx.MockTransport(engine)
     async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
         scoring = EngineScoring(client, at_once=1)
         for _ in range(2):
-            await scoring.load(f"{PREFIX}full", Path("full"))
+            await scoring.load(f"{PREFIX}full", stored_run(tmp_path))
         assert await scoring.loaded() == [f"{PREFIX}full"]
         served = ServedTokens("x", (11, 12), ((1, 2), (3, 4, 5)))
         found = await scoring.log_probabilities(served, 1, ["base", f"{PREFIX}full"])

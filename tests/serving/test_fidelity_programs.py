@@ -27,7 +27,8 @@ from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals import __main__ as training_program
 from serving.counterfactuals.plan import Planner
 from serving.counterfactuals.pool import train_missing
-from serving.counterfactuals.runs import HASH, WEIGHTS, RunStore
+from serving.counterfactuals.run_files import HASH, WEIGHTS
+from serving.counterfactuals.runs import RunStore
 from serving.fidelity import __main__ as reading_program
 from serving.fidelity.__main__ import read_off
 from serving.fidelity.answers import COMPLETION_TOKENS_MAX, prompts_of
@@ -106,10 +107,14 @@ def test_log_probabilities_are_those_of_the_stored_adapters(
     prompts = prompts_of(study, tokenizer)
     place = int(np.flatnonzero(~readings.is_served)[0])
     row = prompts[readings.question[place]]
+    assert readings.repeated is not None
+    assert readings.repeated.shape == (1, *readings.coalitions.shape)
+    assert not np.array_equal(readings.repeated[0], readings.coalitions), "another order's"
     for run, found in (
         (planner.leave_one_out(study.orders[0])[1], readings.without[0, place, 1]),
         (planner.full(study.orders[1]), readings.full[1, place]),
         (planner.coalitions()[2], readings.coalitions[2, place]),
+        (planner.coalitions(study.orders[1])[2], readings.repeated[0, 2, place]),
     ):
         model = load_lora(load_base_model(base.path), store.path(run))
         expected = completion_log_probabilities(model, [row]).item()

@@ -25,7 +25,8 @@ from byline.served import served_bytes, write_served
 from serving import index_builder, rescoring, retraining
 from serving.attributor import Attributor
 from serving.checkpoints import load_base_model
-from serving.counterfactuals.runs import WEIGHTS, weights_in
+from serving.counterfactuals.run_files import WEIGHTS
+from serving.counterfactuals.runs import weights_in
 from serving.index_builder import Ingredients, build_index
 from serving.influence import DAMPED_FISHER, TANGENT, AdapterIndex
 from serving.lora import load_lora
