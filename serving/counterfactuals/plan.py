@@ -1,7 +1,7 @@
 """The runs that a study needs: each is one line that decides the bytes of one adapter.
 
 The order of the plan is that of use: the full run first, then the leave-one-out runs, which pay
-needs, then the coalitions, which only measure, then the same under further orders.
+needs, then the coalitions, which only measure, then the same under further orders, coalitions last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,6 +88,8 @@ class Planner:
         runs += self.halved().values()
         for order in self.study.orders[1:]:
             runs += [self.full(order), *self.leave_one_out(order)]
+        for order in self.study.orders[1:]:
+            runs += self.coalitions(order)
         assert all(len(run.weights) == count for run in runs)
         return list({run.name: run for run in runs}.values())
 
@@ -100,11 +102,12 @@ class Planner:
         count = len(self.study.contributors)
         return [self.run(f"without {c}", without(count, c), order) for c in range(count)]
 
-    def coalitions(self) -> list[Run]:
-        """The study's random halves, under its first order."""
+    def coalitions(self, order: int | None = None) -> list[Run]:
+        """The study's random halves, under its first order or the one given."""
         count = len(self.study.contributors)
+        chosen = self.study.orders[0] if order is None else order
         return [
-            self.run(f"coalition {number}", coalition(count, members), self.study.orders[0])
+            self.run(f"coalition {number}", coalition(count, members), chosen)
             for number, members in enumerate(self.study.coalitions)
         ]
 

@@ -82,7 +82,18 @@ class Reader:
             scores=by_method,
             likeness=self._likeness(),
             by_row=by_row,
+            repeated=self._repeated(places),
         )
+
+    def _repeated(self, places: Sequence[int]) -> Array | None:
+        """The coalitions' outcomes under every further order that trained all of them."""
+        found = []
+        for order in self._planner.study.orders[1:]:
+            planned = self._planner.coalitions(order)
+            runs = [planned[place] for place in places]
+            if not self._store.missing(runs):
+                found.append(self._log_probabilities(runs))
+        return np.stack(found) if found else None
 
     def _pair(self, order: int) -> list[Run]:
         return [self._planner.full(order), *self._planner.leave_one_out(order)]

@@ -5,6 +5,7 @@ the weights, the tangent is the leave-one-out effect.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,15 @@ def study() -> Study:
 def test_a_plan_has_the_full_run_first_and_none_twice(study: Study) -> None:
     plan = Planner(study, "base").plan()
     assert [run.purpose for run in plan[:5]] == ["full", *(f"without {c}" for c in range(4))]
-    assert len({run.name for run in plan}) == len(plan) == 1 + 4 + 2 + 2 + 5
+    assert len({run.name for run in plan}) == len(plan) == 1 + 4 + 2 + 2 + 5 + 2
     assert plan[2].weights == without(4, 1) == (1, 0, 1, 1)
+
+
+def test_coalitions_are_repeated_last_and_only_under_further_orders(study: Study) -> None:
+    again = Planner(study, "base").plan()[-2:]
+    assert [run.order for run in again] == [4, 4]
+    assert [run.weights for run in again] == [(1, 1, 0, 0), (0, 1, 0, 1)]
+    assert len(Planner(replace(study, orders=(3,)), "base").plan()) == 1 + 4 + 2 + 2
 
 
 def test_a_runs_name_is_that_of_what_decides_its_bytes(study: Study) -> None:

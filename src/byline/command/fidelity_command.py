@@ -111,6 +111,7 @@ def _report(
     from byline.fidelity.frontier import frontier
     from byline.fidelity.methods import all_variants
     from byline.fidelity.readings import read_readings
+    from byline.fidelity.repeated import repeated, repeated_json, repeated_page
     from byline.fidelity.report import as_json, markdown, picture
 
     readings = read_readings(path)
@@ -125,7 +126,14 @@ def _report(
     known = {**facts, "coalitions_trained": len(readings.coalitions), **training_figures(readings)}
     points = frontier(study, readings)
     page = markdown(study.name, known, judgements, points)
+    more = {
+        kind: repeated(study, readings, served=kind == "served")
+        for kind in judgements
+        if len(study.orders) > 1
+    }
+    page += repeated_page(more)
     result: dict[str, Json] = {**known, **as_json(judgements, points), "folder": str(path.parent)}
+    result |= repeated_json(more) if more else {}
     (path.parent / "report.md").write_text(page)
     (path.parent / "picture.svg").write_text(picture(study.name, judgements))
     (path.parent / "fidelity.json").write_text(json.dumps(result, indent=1) + "\n")

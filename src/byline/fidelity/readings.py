@@ -17,6 +17,7 @@ from byline.fidelity.measures import Array
 FRONTIER = "tangent frontier"  # the method's name of cheaper tangents: "form/bytes" is the variant
 SCORES, LIKENESS = "scores:", "likeness:"
 BY_ROW = "by_row"
+REPEATED = "repeated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Readings:
     scores: Mapping[str, Array]  # "method/variant" -> [A, C]
     likeness: Mapping[str, Array]  # "name" -> [A, n], not below 0
     by_row: Array | None = None  # [A, n], nats: each row's score by the method that serves
+    repeated: Array | None = None  # [O - 1, S, A]: the same coalitions under further orders
 
     @property
     def effects(self) -> Array:
@@ -58,6 +60,7 @@ def write_readings(path: Path, readings: Readings) -> None:
     arrays |= {SCORES + name: found for name, found in readings.scores.items()}
     arrays |= {LIKENESS + name: found for name, found in readings.likeness.items()}
     arrays |= {} if readings.by_row is None else {BY_ROW: readings.by_row}
+    arrays |= {} if readings.repeated is None else {REPEATED: readings.repeated}
     aside = path.with_suffix(".partial.npz")
     np.savez_compressed(aside, **arrays)
     aside.replace(path)
@@ -73,6 +76,7 @@ def read_readings(path: Path) -> Readings:
             scores=_under(SCORES, named),
             likeness=_under(LIKENESS, named),
             by_row=named.get(BY_ROW),  # a file from before has none
+            repeated=named.get(REPEATED),
         )
     except (OSError, ValueError, KeyError) as problem:
         raise InvalidInput(f"{path} holds no readings: {problem}", param="readings") from problem

@@ -16,17 +16,18 @@ LOW, HIGH = -0.2, 1.0  # the picture's axis
 
 def as_json(judgements: Mapping[str, Judgement], points: Sequence[Point] = ()) -> dict[str, Json]:
     """By kind of answers, and of cheaper tangents: every figure, rounded to four decimals."""
-    found = {kind: _rounded(asdict(judgement)) for kind, judgement in judgements.items()}
-    return {**found, "frontier": _rounded([asdict(point) for point in points])}
+    found = {kind: rounded(asdict(judgement)) for kind, judgement in judgements.items()}
+    return {**found, "frontier": rounded([asdict(point) for point in points])}
 
 
-def _rounded(value: Json) -> Json:
+def rounded(value: Json) -> Json:
+    """Every number in it, rounded to four decimals."""
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, Mapping):
-        return {str(key): _rounded(each) for key, each in value.items()}
+        return {str(key): rounded(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
+        return [rounded(each) for each in value]
     return value
 
 
@@ -59,16 +60,16 @@ def markdown(
 
 def _table(kind: str, judgement: Judgement) -> list[str]:
     rows = [
-        f"| {name} | {each.variant} | {_told(each.lds)} | {_told(each.lds_permuted)} "
-        f"| {_told(each.payout_error)} | {each.payout_error_aggregate:.2f} "
+        f"| {name} | {each.variant} | {told(each.lds)} | {told(each.lds_permuted)} "
+        f"| {told(each.payout_error)} | {each.payout_error_aggregate:.2f} "
         f"| {each.effect_correlation:.2f} | {each.cost} |"
         for name, each in judgement.methods.items()
     ]
     gains = [
-        f"* tangent's LDS less that of {gain.over}: {_told(gain.lds)}" for gain in judgement.gains
+        f"* tangent's LDS less that of {gain.over}: {told(gain.lds)}" for gain in judgement.gains
     ]
     gains += [
-        f"* {name}'s payout error as it is paid, by rows: {_told(each.payout_error_paid)}"
+        f"* {name}'s payout error as it is paid, by rows: {told(each.payout_error_paid)}"
         for name, each in judgement.methods.items()
         if each.payout_error_paid is not None
     ]
@@ -96,14 +97,15 @@ def _frontier(points: Sequence[Point]) -> list[str]:
         "| kept of each contributor's vector | bytes | LDS | payout error |",
         "|---|---|---|---|",
         *(
-            f"| {point.form} | {point.bytes_a_contributor:,} | {_told(point.lds)} "
+            f"| {point.form} | {point.bytes_a_contributor:,} | {told(point.lds)} "
             f"| {point.payout_error:.2f} |"
             for point in points
         ),
     ]
 
 
-def _told(figure: Figure) -> str:
+def told(figure: Figure) -> str:
+    """A figure with its interval, to two decimals."""
     return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
 
 
