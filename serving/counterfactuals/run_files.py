@@ -8,7 +8,9 @@ from byline.errors import ArtifactError
 LINE = "run.json"
 LOSSES = "losses.json"
 WEIGHTS = "adapter_model.safetensors"
-HASH = "adapter_model.sha256"  # of the weights' bytes; runs of earlier versions have none
+# Of the weights' bytes. Runs of earlier versions have none and pass: a hash written at a later
+# reading would vouch for bytes that nobody checked, and to refuse would train older homes anew.
+HASH = "adapter_model.sha256"
 
 
 def unchanged_weights(folder: Path) -> bytes:
