@@ -90,8 +90,10 @@ async def _audit_by(
     while not stop.is_set():
         try:
             await forget_unplanned(scoring, plan)
+            refused = 0
             for ledger, auditing in auditings:
-                await look_through(ledger, auditing, places.served, judged, stop)
+                refused += await look_through(ledger, auditing, places.served, judged, stop)
+            metrics.refused.set(refused)
         except (LedgerError, EngineError, ArchiveUnavailable) as problem:  # all of it is done again
             logger.warning("%s; waiting", problem)
         await pause(stop, settings.look_seconds)
@@ -100,21 +102,24 @@ async def _audit_by(
 async def look_through(
     ledger: Ledger, auditing: Auditing, served: Path, judged: Callable[[str], None],
     stop: asyncio.Event,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Bring every inference whose served tokens are kept as far as it goes, the oldest first.
 
-    `judged` is told of each that is through.
+    `judged` is told of each that is through. Answers how many were refused.
     """
+    refused = 0
     for inference in served_inferences(served):
         if stop.is_set():
-            return
+            break
         try:
             if await auditing.once(inference, now_ms=time.time_ns() // 1_000_000):
                 judged(inference)
         except LedgerFenced:
             await ledger.rejoin()  # and the inference comes again at the next look
         except (EngineRefused, ArtifactError, KeyConflict) as problem:  # the others go on
+            refused += 1
             logger.error("the audit of %s: %s", inference, problem)  # noqa: TRY400
+    return refused
 
 
 def remember(store: AuditStore, judge: PaymentJudge) -> None:

@@ -113,6 +113,11 @@ class AuditorMetrics:
         self.failed = Counter(
             "byline_audits_failed", "Drawn choices that could not be scored.", registry=registry
         )
+        self.refused = Gauge(
+            "byline_audits_refused",
+            "Inferences whose audit was refused in the newest look; each is tried again.",
+            registry=registry,
+        )
         self.written_off_nano = Counter(
             "byline_audit_written_off_nano",
             "What audits found and the ledger refused, in nano-USD: the bias that is left.",

@@ -125,4 +125,13 @@ PROOFS = (
         kind=Kind.NUMBER,
         red_from=1,
     ),
+    Panel(
+        "Logged without shares",
+        "Settlements of the last hour whose attribution's record was not to be had.",
+        "none",
+        (Query("sum(increase(byline_notary_settles_without_shares_total[1h]))", "settlements"),),
+        width=3,
+        kind=Kind.NUMBER,
+        red_from=1,
+    ),
 )

@@ -3,6 +3,7 @@
 Counters of money are nano-USD; a screen shows dollars.
 """
 
+from helm.dashboards.audit_panels import AUDITS
 from helm.dashboards.books_panels import BOOKS, PROOFS
 from helm.dashboards.gateway_panels import ENGINES, JOURNEYS, RELEASES
 from helm.dashboards.queries import (
@@ -296,6 +297,7 @@ ROWS = (
     Row("Rollouts", RELEASES),
     Row("Tokens and routing", TOKENS),
     Row("Attribution", ATTRIBUTION),
+    Row("Audits", AUDITS),
     Row("Ledger", LEDGER),
     Row("Books and archive", BOOKS),
     Row("Proofs", PROOFS),

@@ -13,6 +13,7 @@ from byline.archive.tables import legs as leg_rows
 from byline.errors import LedgerUnavailable, LogMismatch, NotFound, StartFailed, WitnessesAway
 from byline.notary.cosigning import Cosigning
 from byline.notary.log_keys import rotate
+from byline.notary.metrics import NotaryMetrics
 from byline.notary.state import STATE, State, sole_notary
 from byline.transparency.heads import TreeHead, parse_head, signed_head
 from byline.transparency.leaves import rotation_message
@@ -61,6 +62,17 @@ async def test_a_settle_is_paid_by_a_manifest_that_was_logged_before_it(log: Log
         assert manifest == {
             "key": leaf["key"], "manifest": leaf["manifest"], "type": "manifest", "v": 1,
         }  # fmt: skip
+
+
+async def test_a_settle_that_is_logged_without_its_shares_is_counted(log: Log) -> None:
+    lost = next(key for key in log.journal.explained if key.endswith("/settle/0"))
+    del log.journal.explained[lost]
+    metrics = NotaryMetrics()
+    await log.notarise()
+    for round_ in log.rounds:
+        metrics.observe("usd", round_, now_ms=0)
+    counted = "byline_notary_settles_without_shares_total"
+    assert metrics.registry.get_sample_value(counted, {"ledger": "usd"}) == 1
 
 
 async def test_the_sums_are_those_of_the_kind(log: Log) -> None:

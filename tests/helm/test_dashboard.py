@@ -22,7 +22,7 @@ from helm.dashboards.expressions import (
     missing,
     missing_metrics,
 )
-from serving.telemetry import WorkerMetrics
+from serving.telemetry import AuditorMetrics, WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 ALERTS = (ROOT / "helm/dashboards/alerts.yaml").read_text()
@@ -142,7 +142,10 @@ def exposition_of(registry: CollectorRegistry) -> str:
 def test_the_programs_count_everything_that_the_dashboard_and_the_alerts_ask_for() -> None:
     gateway = Telemetry()
     EngineMetrics(gateway.registry)
-    programs = (gateway, WorkerMetrics(), ArchiveMetrics(), BooksMetrics(), NotaryMetrics())
+    programs = (
+        gateway, WorkerMetrics(), AuditorMetrics(), ArchiveMetrics(), BooksMetrics(),
+        NotaryMetrics(),
+    )  # fmt: skip
     pages = [exposition_of(program.registry) for program in programs]
     assert missing_metrics(build.build(), pages) == set()
     assert missing(expressions_of_rules(ALERTS), pages) == set()

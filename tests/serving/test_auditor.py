@@ -62,6 +62,7 @@ class Engine:
         self.asked = 0
         self.adapters: set[str] = set()
         self.away = False
+        self.changed = False  # the runs' bytes
 
     async def log_probabilities(
         self, served: ServedTokens, ordinal: int, models: Sequence[str]
@@ -76,6 +77,8 @@ class Engine:
 
     async def load(self, name: str, folder: Path) -> None:
         assert folder.name == name.removeprefix(PREFIX)
+        if self.changed:
+            raise EngineRefused(f"{name} is not to be loaded", status=409)
         self.adapters.add(name)
 
     async def unload(self, name: str) -> None:
@@ -209,6 +212,22 @@ async def test_an_engine_that_is_away_costs_nothing_but_time(bench: Bench) -> No
     bench.engine.away = False
     assert await bench.once(inference)
     assert len(await adjustments(bench.ledger)) == 2
+
+
+async def test_an_audit_that_is_refused_is_told_of_and_comes_again(bench: Bench) -> None:
+    first, second = await bench.serve_one(), await bench.serve_one()
+    bench.engine.changed = True
+    auditing, served, through = bench.auditing(), bench.places.served, list[str]()
+
+    async def look() -> int:
+        return await look_through(bench.ledger, auditing, served, through.append, asyncio.Event())
+
+    assert await look() == 2
+    assert not await adjustments(bench.ledger)
+    bench.engine.changed = False
+    assert await look() == 0
+    assert through == [first, second]
+    assert len(await adjustments(bench.ledger)) == 4
 
 
 async def test_who_was_overpaid_owes_and_unattributed_may_owe_too(bench: Bench) -> None:

@@ -27,6 +27,11 @@ class NotaryMetrics:
             "byline_notary_entries", "Journal entries that got a leaf.", ["ledger"],
             registry=registry,
         )  # fmt: skip
+        self.settles_without_shares = Counter(
+            "byline_notary_settles_without_shares",
+            "Settlements logged without their shares, since no attribution record was to be had.",
+            ["ledger"], registry=registry,
+        )  # fmt: skip
         self.post_to_proof = Histogram(
             "byline_notary_post_to_proof_seconds",
             "From the posting of a round's oldest entry to the tree head that covers it.",
@@ -51,6 +56,7 @@ class NotaryMetrics:
         self.integrated_seq.labels(ledger).set(round_.seq)
         self.leaves.labels(ledger).set(round_.size)
         self.entries.labels(ledger).inc(round_.entries)
+        self.settles_without_shares.labels(ledger).inc(round_.without_shares)
         self.looked.labels(ledger).set(now_ms / 1_000)
         if round_.oldest_ms is not None:
             seconds = max(now_ms - round_.oldest_ms, 0) / 1_000

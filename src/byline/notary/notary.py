@@ -30,7 +30,7 @@ from byline.notary.source import Source
 from byline.notary.state import Addition, NewLeaf, Standing, State
 from byline.program import pause
 from byline.transparency.heads import signed_head
-from byline.transparency.leaves import key_leaf
+from byline.transparency.leaves import has_manifest_leaf, key_leaf
 from byline.transparency.tiles import WIDTH
 
 log = logging.getLogger("byline.notary")
@@ -50,6 +50,7 @@ class Integrated:
     seq: int
     size: int
     oldest_ms: int | None  # when the oldest entry of this round was posted
+    without_shares: int = 0  # settlements whose attribution's record was not to be had
 
 
 class Notary:
@@ -96,7 +97,8 @@ class Notary:
         await asyncio.to_thread(self._publish)
         standing = self._state.standing()
         oldest = page[0].entry.time_ms if page else None
-        self._observe(Integrated(len(page), standing.seq, standing.size, oldest))
+        bare = sum(has_manifest_leaf(each.entry) and each.manifest is None for each in page)
+        self._observe(Integrated(len(page), standing.seq, standing.size, oldest, bare))
         seq = standing.seq
         if seq != self._noted:
             await self._source.ledger.note_notarised(seq)
