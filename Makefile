@@ -19,7 +19,7 @@ MINUTES ?= 2
 DATASET ?= healthcare
 
 .PHONY: help install install-dev test-servers up once clients test check format chart load fidelity attacks report \
-        peers bench-gateway bench-ledger bench-rebuild bench-bytes bench-proof bench-search bench-attribution faults faults-mutants dashboard pins clean
+        peers bench-gateway bench-ledger bench-rebuild bench-bytes bench-proof bench-search bench-contributors bench-attribution faults faults-mutants dashboard pins clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -109,6 +109,9 @@ bench-proof: install-dev  ## from a post to its proof at 1,000 posts a second; a
 
 bench-search: install-dev  ## search among a million example vectors: time and recall
 	@$(BIN)/python -m loadtests.bench_search
+
+bench-contributors: install-dev  ## the index of contributors: time and size by contributors, numbers and bits
+	@$(BIN)/python -m loadtests.bench_contributors
 
 bench-attribution: install-dev  ## from completion to settled shares, and attributions a second (needs artifacts: `make up` once)
 	@$(BIN)/python -m loadtests.bench_attribution

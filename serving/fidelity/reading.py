@@ -1,6 +1,7 @@
 """Reads a study's trained runs with one model: answers, log-probabilities, scores, likeness."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from serving.counterfactuals.vectors import (
 )
 from serving.fidelity.answers import Answer, prompts_of, reference_answers, served_answer
 from serving.fidelity.asking import gradients, hidden_states, likeness, log_probabilities
-from serving.fidelity.frontier import cheaper_scores
+from serving.fidelity.frontier import cheaper_scores, projected_fisher_scores
 from serving.fidelity.sentences import embeddings, packaged_model
 from serving.lora import add_lora, set_flat_weights
 from serving.progress import Report
@@ -167,7 +168,10 @@ class Reader:
             found[name] = scores(of_answers, method(material)).numpy()
             self._report("scores", number, len(METHODS))
         tangents = tangent_vectors(material)
-        for name, cheaper in cheaper_scores(of_answers, tangents, material.blocks):
+        for name, cheaper in chain(
+            cheaper_scores(of_answers, tangents, material.blocks),
+            projected_fisher_scores(of_answers, material),
+        ):
             found[name] = cheaper.numpy()
         return found, row_scores(of_answers, of_rows).numpy()
 

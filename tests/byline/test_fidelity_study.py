@@ -299,7 +299,7 @@ def test_cheaper_tangents_are_judged_as_the_tangent_is(study: Study, readings: R
     assert cheap.lds.value == pytest.approx(-dear.lds.value)
     page = markdown("tiny", {}, {}, [dear, cheap])
     assert "| half of it, upside down | 2,000 | -1.00" in page
-    assert "Cheaper tangents" not in markdown("tiny", {}, {})
+    assert "Cheaper vectors" not in markdown("tiny", {}, {})
     assert frontier(study, readings) == []
 
 

@@ -1,4 +1,4 @@
-"""What cheaper forms of the tangent cost and keep: bytes a contributor against fidelity."""
+"""What cheaper forms of the vectors cost and keep: bytes a contributor against fidelity."""
 
 from dataclasses import dataclass
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from byline.errors import InvalidInput
 from byline.fidelity.measures import Array
 
-FRONTIER = "tangent frontier"  # the method's name of cheaper tangents: "form/bytes" is the variant
+FRONTIER = "tangent frontier"  # the name of cheaper vectors, not tangents alone: "form/bytes"
 SCORES, LIKENESS = "scores:", "likeness:"
 BY_ROW = "by_row"
 REPEATED = "repeated"

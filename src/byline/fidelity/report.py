@@ -92,7 +92,7 @@ def _frontier(points: Sequence[Point]) -> list[str]:
         return []
     return [
         "",
-        "## Cheaper tangents, served answers",
+        "## Cheaper vectors, served answers",
         "",
         "| kept of each contributor's vector | bytes | LDS | payout error |",
         "|---|---|---|---|",
