@@ -22,6 +22,8 @@ from collections.abc import Iterator
 
 import torch
 
+GRAM_ROWS_MAX = 5_000  # K has n^2 numbers, and the whole gradients lie on disk: 18 GB
+ROWS_AT_ONCE = 4_096  # of projected gradients: what is in memory at a time
 COLUMNS_AT_ONCE = 65_536  # of G: what is in memory at a time
 
 
@@ -57,3 +59,23 @@ def combine(gradients: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """G^T times `weights` [n, m], as m vectors [m, D] in single precision."""
     parts = [weights.T @ block.double() for block in column_blocks(gradients)]
     return torch.cat([part.float() for part in parts], dim=1)
+
+
+def solve_projected(projected: torch.Tensor, factor: float) -> float:
+    """Turn projected gradients [n, k], n > k, into their v_i, in place; answers lambda.
+
+    Beyond GRAM_ROWS_MAX the k x k matrix F of the projected gradients is the smaller one, so that
+    v_i = (F + lambda I)^-1 P g_i / n, as TRAK has it (https://arxiv.org/abs/2303.14186). lambda is
+    `factor` times the mean of F's k eigenvalues.
+    """
+    rows, numbers = projected.shape
+    fisher = torch.zeros((numbers, numbers), dtype=torch.float64)
+    for block in torch.split(projected, ROWS_AT_ONCE):
+        fisher += (block.T @ block).double() / rows
+    damping = factor * fisher.trace().item() / numbers
+    fisher.diagonal().add_(damping)
+    root = torch.linalg.cholesky(fisher)
+    for block in torch.split(projected, ROWS_AT_ONCE):
+        solved = torch.cholesky_solve(block.T.double(), root).T / rows
+        block.copy_(solved)
+    return damping

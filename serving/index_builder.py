@@ -75,10 +75,9 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
     from serving.checkpoints import load_base_model, load_tokenizer
     from serving.example_index import dimensions_for
     from serving.fine_tuning import be_deterministic
-    from serving.index_vectors import gradients_of, index_vectors
-    from serving.influence import DAMPED_FISHER, TANGENT, Manifest, write_index
+    from serving.influence import TANGENT, Manifest, write_index
     from serving.lora import load_lora, lora_size
-    from serving.projection import Projection, ProjectionShape
+    from serving.projection import ProjectionShape
     from serving.rows import encode
     from serving.verbatim import write_verbatim
 
@@ -88,7 +87,6 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
     examples = read_dataset(ingredients.dataset).canonical
     model = load_lora(load_base_model(base.path), ingredients.adapter.path)
     rows = encode(load_tokenizer(base.path), examples)
-    gradients = gradients_of(model, rows, folder / GRADIENTS_FILE, settings.batch_rows, report)
     contributors = sorted({example.contributor for example in examples})
     contributor_of = [contributors.index(example.contributor) for example in examples]
     shape = ProjectionShape(
@@ -97,7 +95,7 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
         nonzeros=settings.projection_nonzeros,
         seed=settings.projection_seed,
     )
-    vectors = index_vectors(gradients, contributor_of, Projection(shape), settings.damping, report)
+    method, vectors = _fisher_vectors(folder, model, rows, contributor_of, shape, report)
     counterfactuals, contributor_vectors = ingredients.counterfactuals, vectors.contributors
     if counterfactuals is not None:
         contributor_vectors = _tangents(ingredients, counterfactuals, contributors, model)
@@ -113,13 +111,35 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
         rows=rows_per_contributor(contributor_of),
         examples=tuple(example.id for example in examples),
         contributor_of=tuple(contributor_of),
-        method=TANGENT if counterfactuals else DAMPED_FISHER,
+        method=TANGENT if counterfactuals else method,
         reliability_ppb=counterfactuals.reliability_ppb if counterfactuals else None,
     )
     write_index(folder, manifest, contributor_vectors, vectors.examples)
     write_verbatim(folder, [row.completion[:-1] for row in rows])  # without the end of turn
-    del gradients
+    del vectors
     (folder / GRADIENTS_FILE).unlink()
+
+
+def _fisher_vectors(
+    folder: Path,
+    model: Any,  # noqa: ANN401 - their types would load the model libraries
+    rows: Sequence[Any],
+    contributor_of: Sequence[int],
+    shape: Any,  # noqa: ANN401
+    report: Report,
+) -> tuple[str, Any]:
+    """The method that so many rows allow, and the index's vectors by it."""
+    from serving.fisher import GRAM_ROWS_MAX
+    from serving.index_vectors import gradients_of, index_vectors, projected_vectors
+    from serving.influence import DAMPED_FISHER, PROJECTED_FISHER
+    from serving.projection import Projection
+
+    damping, projection, file = IndexSettings().damping, Projection(shape), folder / GRADIENTS_FILE
+    if len(rows) > GRAM_ROWS_MAX:
+        projected = gradients_of(model, rows, file, report, projection)
+        return PROJECTED_FISHER, projected_vectors(projected, contributor_of, damping)
+    whole = gradients_of(model, rows, file, report)
+    return DAMPED_FISHER, index_vectors(whole, contributor_of, projection, damping, report)
 
 
 def _tangents(

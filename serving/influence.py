@@ -8,6 +8,8 @@ What contributors' vectors are says the manifest's `method`: `damped_fisher` (`s
 `tangent`, the mean over training orders of the weights with everybody minus those without the
 contributor (`serving.counterfactuals`). A contributor's score is an inner product of its own; it is
 never added up from the examples, whose projected scores are estimates, always by `damped_fisher`.
+Or, of more rows than a Gram matrix of whole gradients has room for, `projected_fisher`: then the
+contributors' vectors have k numbers, too, and are their rows' sums.
 Those choose what to show, and contributors claim pay by them (`byline.attribution`): each row by
 itself, whoever owns it; with `tangent` they say how a contributor's rows differ. Where rows are too
 many to look at all, those beyond the shortlist claim nothing.
@@ -33,7 +35,9 @@ MANIFEST = "index.json"
 CONTRIBUTORS = "contributors.faiss"
 EXAMPLES = "examples.faiss"
 DAMPED_FISHER = "damped_fisher"  # what an attribution's record calls the scores
+PROJECTED_FISHER = "projected_fisher"  # the same made of projected gradients
 TANGENT = "tangent"
+ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ def write_index(
     contributors.add(np.ascontiguousarray(contributor_vectors))
     faiss.write_index(contributors, str(folder / CONTRIBUTORS))
     examples = new_example_index(example_vectors, len(example_vectors))
-    examples.add(np.ascontiguousarray(example_vectors))
+    for first in range(0, len(example_vectors), ROWS_AT_ONCE):  # they may lie on disk
+        examples.add(np.ascontiguousarray(example_vectors[first : first + ROWS_AT_ONCE]))
     faiss.write_index(examples, str(folder / EXAMPLES))
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
 
@@ -106,8 +111,10 @@ class AdapterIndex:
         contributors = faiss.read_index(str(artifact.path / CONTRIBUTORS))
         examples = faiss.read_index(str(artifact.path / EXAMPLES))
         sizes = (contributors.ntotal, contributors.d, examples.ntotal, examples.d)
+        is_short = manifest.method == PROJECTED_FISHER
         stated = (
-            len(manifest.contributors), manifest.dimensions,
+            len(manifest.contributors),
+            manifest.projection.outputs if is_short else manifest.dimensions,
             len(manifest.examples), manifest.projection.outputs,
         )  # fmt: skip
         if sizes != stated:
@@ -132,12 +139,14 @@ class AdapterIndex:
             raise ArtifactError(
                 f"a gradient of {gradient.shape} numbers for an index of {self.manifest.dimensions}"
             )
-        scores, places = self._contributors.search(gradient[None], len(self.manifest.contributors))
+        query = self._projection.apply(gradient)
+        is_short = self.manifest.method == PROJECTED_FISHER
+        asked = (query if is_short else gradient)[None]
+        scores, places = self._contributors.search(asked, len(self.manifest.contributors))
         totals = {
             self.manifest.contributors[place]: float(score)
             for score, place in zip(scores[0], places[0], strict=True)
         }
-        query = self._projection.apply(gradient)
         products, rows = nearest(self._examples, query, len(self.manifest.examples))
         return totals, [
             self._example(place, product)

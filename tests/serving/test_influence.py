@@ -6,6 +6,8 @@ contributor's rows over two names splits its score and changes nobody else's; an
 inner products within a few times |x| |y| / sqrt(k).
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,8 @@ from numpy.typing import NDArray
 from byline.artifacts import Artifact, ArtifactStore
 from byline.errors import ArtifactError
 from serving.fisher import combine, damping_of, gram, solve_weights
-from serving.index_vectors import IndexVectors, index_vectors
-from serving.influence import AdapterIndex, Manifest, write_index
+from serving.index_vectors import IndexVectors, index_vectors, projected_vectors
+from serving.influence import PROJECTED_FISHER, AdapterIndex, Manifest, write_index
 from serving.progress import no_report
 from serving.projection import Projection, ProjectionShape
 
@@ -110,6 +112,36 @@ def test_a_projection_refuses_outputs_that_its_blocks_do_not_fill() -> None:
         Projection(ProjectionShape(inputs=4, outputs=10, nonzeros=4, seed=1))
 
 
+def test_projected_fisher_is_the_explicit_form_in_the_projected_space() -> None:
+    """More rows than numbers, as where it is used; the whole gradients are then not needed."""
+    random = np.random.default_rng(6)
+    projected = random.normal(size=(200, 16)).astype(np.float32)
+    query = random.normal(size=16)
+    owners = [place % 3 for place in range(200)]
+    found = projected_vectors(projected.copy(), owners, 0.1)
+    exact = projected.astype(np.float64)
+    fisher = exact.T @ exact / 200
+    assert found.damping == pytest.approx(0.1 * np.linalg.eigvalsh(fisher).mean(), rel=1e-5)
+    effects = exact @ np.linalg.inv(fisher + found.damping * np.eye(16)) @ query / 200
+    np.testing.assert_allclose(found.examples @ query, effects, rtol=1e-4, atol=1e-7)
+    sums = [effects[np.array(owners) == place].sum() for place in range(3)]
+    np.testing.assert_allclose(found.contributors @ query, sums, rtol=1e-4, atol=1e-6)
+
+
+def test_with_room_for_all_directions_projected_fisher_is_damped_fisher(
+    gradients: NDArray[np.float32], query: NDArray[np.float32]
+) -> None:
+    """Same rows, same lambda: the push-through identity."""
+    rotation, _ = np.linalg.qr(np.random.default_rng(7).normal(size=(D, D)))
+    turned = (gradients @ rotation).astype(np.float32)
+    whole = vectors_of(gradients, OWNERS)
+    factor = whole.damping / np.linalg.eigvalsh(turned.T @ turned / ROWS).mean()
+    found = projected_vectors(turned, OWNERS, factor)
+    np.testing.assert_allclose(
+        found.contributors @ (query @ rotation), whole.contributors @ query, rtol=1e-3, atol=1e-5
+    )
+
+
 @pytest.fixture
 def stored(gradients: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """An index artifact of the made-up gradients."""
@@ -143,6 +175,29 @@ def test_a_stored_index_scores_every_contributor_and_shows_the_strongest_rows(
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
     names = ("ann", "bob", "cem")
     assert all(row.contributor == names[OWNERS[int(row.id[4:])]] for row in rows)
+
+
+def test_a_stored_index_of_projected_rows_scores_contributors_by_their_sums(
+    gradients: NDArray[np.float32], query: NDArray[np.float32], tmp_path: Path
+) -> None:
+    projected = np.stack([PROJECTION.apply(each) for each in gradients])
+    vectors = projected_vectors(projected, OWNERS, 0.1)
+    manifest = Manifest(
+        adapter="weather@0123456789ab", dataset="weather@0123456789ab",
+        base="tiny@0123456789ab", dimensions=D, dtype="float32", damping=vectors.damping,
+        projection=PROJECTION.shape, contributors=("ann", "bob", "cem"), rows=(3, 2, 4),
+        examples=tuple(f"row-{row}" for row in range(ROWS)), contributor_of=tuple(OWNERS),
+        method=PROJECTED_FISHER,
+    )  # fmt: skip
+    store = ArtifactStore(tmp_path)
+    with store.build("indexes", "weather", {"made": "up"}) as folder:
+        write_index(folder, manifest, vectors.contributors, vectors.examples)
+    artifact = store.find("indexes", {"made": "up"})
+    assert artifact is not None
+    scores, rows = AdapterIndex.load(artifact).score(query)
+    for who in ("ann", "bob", "cem"):
+        own = sum(row.score for row in rows if row.contributor == who)
+        assert scores[who] == pytest.approx(own, rel=1e-4, abs=1e-7)
 
 
 def test_an_index_refuses_a_gradient_of_another_size(stored: Artifact) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from byline.artifacts import ArtifactStore
@@ -16,7 +17,7 @@ from serving import base_model, index_builder, rescoring, training
 from serving.attributor import Attributor
 from serving.base_model import artifact_name, materialise
 from serving.index_builder import Ingredients, build_index
-from serving.influence import AdapterIndex
+from serving.influence import PROJECTED_FISHER, AdapterIndex
 from serving.progress import no_report
 from serving.training import train
 from tests.serving.tiny import TinyHome
@@ -52,6 +53,22 @@ def test_another_store_gets_the_same_bytes(tiny_home: TinyHome, tmp_path: Path) 
     assert adapter.reference == tiny_home.adapter.reference
     ingredients = Ingredients(adapter, tiny_home.dataset, tiny_home.base)
     assert build_index(store, ingredients, 1, no_report).reference == tiny_home.index.reference
+
+
+def test_rows_too_many_for_a_gram_matrix_are_scored_by_projected_gradients(
+    tiny_home: TinyHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.fisher.GRAM_ROWS_MAX", 1)
+    monkeypatch.setattr("serving.example_index.dimensions_for", lambda rows: 64)
+    ingredients = Ingredients(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
+    built = build_index(ArtifactStore(tmp_path), ingredients, 1, no_report)
+    short, whole = AdapterIndex.load(built), AdapterIndex.load(tiny_home.index)
+    assert short.manifest.method == PROJECTED_FISHER
+    assert not list(built.path.glob("*.float32"))
+    gradient = np.random.default_rng(1).normal(size=whole.manifest.dimensions).astype(np.float32)
+    scores, rows = short.score(gradient)
+    assert scores.keys() == whole.score(gradient)[0].keys()
+    assert sum(scores.values()) == pytest.approx(sum(row.score for row in rows), rel=1e-4)
 
 
 def test_an_index_names_its_rows_and_holds_no_gradients(tiny_home: TinyHome) -> None:
