@@ -68,7 +68,7 @@ def test_rows_too_many_for_a_gram_matrix_are_scored_by_projected_gradients(
     gradient = np.random.default_rng(1).normal(size=whole.manifest.dimensions).astype(np.float32)
     scores, rows = short.score(gradient)
     assert scores.keys() == whole.score(gradient)[0].keys()
-    assert sum(scores.values()) == pytest.approx(sum(row.score for row in rows), rel=1e-4)
+    assert sum(scores.values()) == pytest.approx(sum(row.score for row in rows), rel=5e-3)
 
 
 def test_an_index_names_its_rows_and_holds_no_gradients(tiny_home: TinyHome) -> None:
