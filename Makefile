@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENGINE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 RUN_LISTS := requirements/build.txt requirements/gateway.txt requirements/$(ENGINE).txt requirements/data.txt
-DEV_LISTS := requirements/dev.txt
+DEV_LISTS := requirements/dev.txt requirements/bergson.txt
 RUN_STAMP := $(VENV)/.run-$(shell cat $(RUN_LISTS) pyproject.toml | sha256sum | cut -c1-12)
 DEV_STAMP := $(VENV)/.dev-$(shell cat $(DEV_LISTS) | sha256sum | cut -c1-12)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps
@@ -38,7 +38,7 @@ $(RUN_STAMP): $(RUN_LISTS) pyproject.toml
 
 $(DEV_STAMP): $(DEV_LISTS) $(RUN_STAMP)
 	@echo "installing the development tools"
-	@$(PIP) -r requirements/dev.txt
+	@for list in $(DEV_LISTS); do $(PIP) -r $$list || { echo "could not install $$list: is a package registry reachable, and the disk not full?"; exit 1; }; done
 	@rm -f $(VENV)/.dev-*; touch $@
 
 test-servers:  ## Debian's Redis 7.0, PostgreSQL and Chromium for the tests that use them (needs root)
@@ -80,6 +80,7 @@ load: install-dev  ## 60 s of load against a running `byline up`
 
 fidelity: install  ## how true attributions are, by retraining: DATASET=healthcare (about an hour; goes on where it was)
 	@$(PIP) -r requirements/fidelity.txt || echo "without sentence embeddings: that baseline is left out"
+	@$(PIP) -r requirements/bergson.txt || echo "without Bergson: its TrackStar is left out"
 	@$(BIN)/byline fidelity $(DATASET)
 
 attacks: install  ## what cheating earns: DATASET=healthcare (made for 90 minutes; QUICK=1: 25; goes on where it was)

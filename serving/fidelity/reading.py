@@ -25,6 +25,7 @@ from serving.fidelity.answers import Answer, prompts_of, reference_answers, serv
 from serving.fidelity.asking import gradients, hidden_states, likeness, log_probabilities
 from serving.fidelity.frontier import cheaper_scores, projected_fisher_scores
 from serving.fidelity.sentences import embeddings, packaged_model
+from serving.fidelity.trackstar import is_installed, trackstar_scores
 from serving.lora import add_lora, set_flat_weights
 from serving.progress import Report
 from serving.rows import Row, encode
@@ -37,6 +38,7 @@ class Reader:
         self._planner = planner
         self._store = store
         self._report = report
+        self._base_model = base.path
         study = planner.study
         tokenizer = load_tokenizer(base.path)
         self._model = add_lora(load_base_model(base.path), planner.shape)
@@ -173,7 +175,17 @@ class Reader:
             projected_fisher_scores(of_answers, material),
         ):
             found[name] = cheaper.numpy()
+        found |= self._trackstar(material)
         return found, row_scores(of_answers, of_rows).numpy()
+
+    def _trackstar(self, material: Material) -> dict[str, Array]:
+        """By Bergson, summed by contributor; nothing where it is not installed."""
+        if not is_installed():
+            return {}
+        adapter = self._store.path(self._planner.full(self._first))
+        by_row = trackstar_scores(self._base_model, adapter, self._rows, self._completions)
+        self._report("scores by Bergson", 1, 1)
+        return {"TrackStar (Bergson)/defaults": (by_row @ material.one_hot).numpy()}
 
     def _stacked(self, runs: Sequence[Run]) -> torch.Tensor:
         return torch.stack([self._store.weights(run, self._model) for run in runs])

@@ -17,10 +17,17 @@ import pytest
 
 from byline.errors import InvalidInput
 from byline.fidelity.claims import as_paid
-from byline.fidelity.evaluation import choose, judge, membership_of, training_figures
+from byline.fidelity.evaluation import choose, judge, training_figures
 from byline.fidelity.frontier import frontier
 from byline.fidelity.methods import COSTS, FISHER, FORWARD, ROWS, TANGENT, all_variants
-from byline.fidelity.readings import FRONTIER, Readings, read_readings, tuning, write_readings
+from byline.fidelity.readings import (
+    FRONTIER,
+    Readings,
+    membership_of,
+    read_readings,
+    tuning,
+    write_readings,
+)
 from byline.fidelity.report import as_json, markdown, picture
 from byline.fidelity.study import (
     PROFILES,

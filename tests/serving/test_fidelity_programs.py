@@ -17,10 +17,10 @@ import torch
 
 from byline.canonical import sha256_hex
 from byline.errors import StartFailed
-from byline.fidelity.evaluation import choose, judge, membership_of
+from byline.fidelity.evaluation import choose, judge
 from byline.fidelity.measures import effect_correlation, lds
 from byline.fidelity.methods import COSTS, TANGENT, all_variants
-from byline.fidelity.readings import FRONTIER, Readings, read_readings
+from byline.fidelity.readings import FRONTIER, Readings, membership_of, read_readings
 from byline.fidelity.study import Profile, Study, design
 from byline.home import Home
 from serving.checkpoints import load_base_model, load_tokenizer

@@ -18,7 +18,7 @@ from byline.fidelity.measures import (
     permuted_lds,
 )
 from byline.fidelity.methods import COSTS, FISHER, FORWARD, ROWS, TANGENT, Cost, Variants
-from byline.fidelity.readings import Readings, tuning
+from byline.fidelity.readings import Readings, membership_of, tuning
 from byline.fidelity.replication import reliability
 from byline.fidelity.resampling import Draws, Figure, draw, interval, lds_draws, mean_draws
 from byline.fidelity.study import Study
@@ -68,14 +68,6 @@ class Test:
     outcomes: Array
     effects: Array
     draws: Draws
-
-
-def membership_of(study: Study, readings: Readings) -> Array:
-    """[S, C]: 1 where a contributor is in a trained coalition."""
-    members = np.zeros((len(readings.coalition_places), len(study.contributors)))
-    for line, place in zip(members, readings.coalition_places, strict=True):
-        line[list(study.coalitions[place])] = 1
-    return members
 
 
 def choose(

@@ -9,12 +9,14 @@ from enum import StrEnum
 
 import numpy as np
 
+from byline.fidelity.forward import with_coalitions
 from byline.fidelity.measures import Array
-from byline.fidelity.readings import Readings
+from byline.fidelity.readings import Readings, membership_of, tuning
 from byline.fidelity.study import Study
 from byline.fidelity.text_similarity import POOLINGS, bm25, pooled, tf_idf
 
 FORWARD = "forward audit"
+FORWARD_FITTED = "forward audit, coalitions too"
 ROWS = "rows"
 TANGENT = "tangent"
 FISHER = "damped fisher"
@@ -28,6 +30,7 @@ class Cost(StrEnum):
     GRADIENT = "one backward pass"
     RETRAINING = "one backward pass, retrained vectors"
     AUDIT = "a forward pass for each contributor"
+    AUDIT_FITTED = "a forward pass for each contributor and coalition"
 
 
 COSTS: Mapping[str, Cost] = {
@@ -40,10 +43,12 @@ COSTS: Mapping[str, Cost] = {
     "gradient dot": Cost.GRADIENT,
     "gradient cosine": Cost.GRADIENT,
     "datainf": Cost.GRADIENT,
+    "TrackStar (Bergson)": Cost.GRADIENT,
     FISHER: Cost.GRADIENT,
     "coalition regression": Cost.RETRAINING,
     TANGENT: Cost.RETRAINING,
     FORWARD: Cost.AUDIT,
+    FORWARD_FITTED: Cost.AUDIT_FITTED,
 }
 """Every method, in the order in which it is shown."""
 
@@ -68,7 +73,19 @@ def all_variants(study: Study, readings: Readings, texts: Sequence[str]) -> Vari
         method, _, variant = name.partition("/")
         found[method][variant] = scores
     found[FORWARD]["plain"] = readings.effects[0]
+    found[FORWARD_FITTED]["plain"] = _fitted(study, readings)
     return {method: found[method] for method in COSTS if method in found}
+
+
+def _fitted(study: Study, readings: Readings) -> Array:
+    """Leave-one-out effects and the tuning split's coalitions; see `forward`."""
+    known = tuning(len(readings.coalitions))
+    return with_coalitions(
+        readings.effects[0],
+        readings.coalitions[known].T,
+        membership_of(study, readings)[known],
+        tuning(len(study.questions))[readings.question] & readings.is_served,
+    )
 
 
 def _likenesses(study: Study, readings: Readings, texts: Sequence[str]) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from byline.errors import InvalidInput
 from byline.fidelity.measures import Array
+from byline.fidelity.study import Study
 
 FRONTIER = "tangent frontier"  # the name of cheaper vectors, not tangents alone: "form/bytes"
 SCORES, LIKENESS = "scores:", "likeness:"
@@ -84,6 +85,14 @@ def read_readings(path: Path) -> Readings:
 
 def _under(prefix: str, named: Mapping[str, Array]) -> dict[str, Array]:
     return {name.removeprefix(prefix): found for name, found in named.items() if prefix in name}
+
+
+def membership_of(study: Study, readings: Readings) -> Array:
+    """[S, C]: 1 where a contributor is in a trained coalition."""
+    members = np.zeros((len(readings.coalition_places), len(study.contributors)))
+    for line, place in zip(members, readings.coalition_places, strict=True):
+        line[list(study.coalitions[place])] = 1
+    return members
 
 
 def tuning(count: int) -> NDArray[np.bool_]:

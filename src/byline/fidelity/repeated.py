@@ -7,9 +7,9 @@ import numpy as np
 
 from byline.canonical import Json
 from byline.fidelity.banzhaf import Compared, anchored_values, compare
-from byline.fidelity.evaluation import judged_on, membership_of
+from byline.fidelity.evaluation import judged_on
 from byline.fidelity.noise_ceiling import Ceiling, noise_ceiling
-from byline.fidelity.readings import Readings, tuning
+from byline.fidelity.readings import Readings, membership_of, tuning
 from byline.fidelity.report import rounded, told
 from byline.fidelity.study import Study
 
