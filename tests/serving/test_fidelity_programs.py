@@ -18,6 +18,7 @@ import torch
 from byline.canonical import sha256_hex
 from byline.errors import StartFailed
 from byline.fidelity.evaluation import choose, judge
+from byline.fidelity.example_level import read_row_readings, row_figures
 from byline.fidelity.measures import effect_correlation, lds
 from byline.fidelity.methods import COSTS, TANGENT, all_variants
 from byline.fidelity.readings import FRONTIER, Readings, membership_of, read_readings
@@ -30,6 +31,7 @@ from serving.counterfactuals.pool import train_missing
 from serving.counterfactuals.run_files import HASH, WEIGHTS
 from serving.counterfactuals.runs import RunStore
 from serving.fidelity import __main__ as reading_program
+from serving.fidelity import by_row
 from serving.fidelity.__main__ import read_off
 from serving.fidelity.answers import COMPLETION_TOKENS_MAX, prompts_of
 from serving.fidelity.sentences import packaged_model
@@ -279,3 +281,39 @@ def test_nothing_is_read_off_before_it_is_trained(
     home = Home(tmp_path)
     with pytest.raises(StartFailed, match=r"5 runs .* 6 coalitions are not trained"):
         read_off(tiny_home.base, study_file, home, tmp_path / "readings.npz", no_report)
+
+
+def test_rows_are_measured_by_the_same_runs(
+    tiny_home: TinyHome, study: Study, study_file: Path, readings_file: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Halves of rows, top rows left out, mislabelled rows: trained, read off, and judged."""
+    target = study_file.parent / "rows.npz"
+    arguments = [
+        "by_row", "--home", str(tiny_home.home.root), "--base", tiny_home.base.reference,
+        "--study", str(study_file), "--readings", str(target), "--halves", "9",
+        "--removals", "2", "--processes", "1",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+    by_row.main()
+    assert "seconds" in json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+    found, whole = read_row_readings(target), read_readings(readings_file)
+    rows = len(study.rows)
+    assert found.members.shape == (9, rows)
+    assert whole.by_row is not None
+    served = whole.is_served
+    np.testing.assert_allclose(found.scores["damped fisher"], whole.by_row[served], rtol=1e-6)
+    summed = (
+        found.scores["gradient dot"] @ np.eye(len(study.contributors))[list(study.contributor_of)]
+    )
+    np.testing.assert_allclose(summed, whole.scores["gradient dot/plain"][served], rtol=1e-5)
+    assert all(fall.shape == (2,) and fall.any() for fall in found.falls.values())
+    figures = row_figures(study, found, draws=20)
+    assert figures.halves == 6
+    assert 0 <= figures.auroc["self-influence"] <= 1
+    before = target.read_bytes()
+    by_row.main()  # nothing is trained again, and the same comes out
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["progress"]["what"] == "answers"
+    again = read_row_readings(target)
+    np.testing.assert_array_equal(again.outcomes, found.outcomes)
+    assert len(before) == len(target.read_bytes())

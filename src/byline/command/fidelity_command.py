@@ -21,7 +21,7 @@ from byline.command.progress import Display
 from byline.datasets import DATASETS, build_dataset, read_dataset
 from byline.datasets.copies import without_copies
 from byline.errors import InvalidInput
-from byline.fidelity.study import PROFILES, Study, design, read_rows
+from byline.fidelity.study import PROFILES, Profile, Study, design, read_rows
 from byline.home import Home
 from byline.records import Example
 
@@ -56,6 +56,7 @@ def fidelity(
     (folder / "study.json").write_text(study.text())
     began = time.monotonic()
     readings = _measure(Home(home), folder, model, processes)
+    by_row = _measure_rows(Home(home), folder, model, processes, PROFILES[profile])
     facts: dict[str, Json] = {
         "dataset": study.reference,
         "profile": profile,
@@ -63,7 +64,7 @@ def fidelity(
         "contributors": len(study.contributors),
         "seconds": round(time.monotonic() - began, 1),
     }
-    page, result = _report(study, readings, facts, wanted)
+    page, result = _report(study, readings, facts, wanted, by_row)
     if not as_json:
         print(page)
     print(json.dumps(result))
@@ -103,11 +104,39 @@ def _measure(home: Home, folder: Path, model: str, processes: int | None) -> Pat
     return readings
 
 
+def _measure_rows(
+    home: Home, folder: Path, model: str, processes: int | None, profile: Profile
+) -> Path | None:
+    """The same for what is measured row by row; None where the profile has nothing of it."""
+    if not profile.row_halves:
+        return None
+    readings = folder / "rows.npz"
+    if readings.is_file():
+        return readings
+    display = Display()
+    base = Preparation(home, display, model=model, everything=False).base()
+    arguments = [
+        "--base", base.reference, "--study", str(folder / "study.json"),
+        "--readings", str(readings),
+        "--halves", str(profile.row_halves), "--removals", str(profile.removals),
+    ]  # fmt: skip
+    side_by_side = ["--processes", str(processes)] if processes else []
+    with display.step("rows", "runs and readings by row") as step:
+        run_program(home, "serving.fidelity.by_row", [*arguments, *side_by_side], step)
+    return readings
+
+
 def _report(
-    study: Study, path: Path, facts: dict[str, Json], wanted: Sequence[str]
+    study: Study, path: Path, facts: dict[str, Json], wanted: Sequence[str], by_row: Path | None
 ) -> tuple[str, dict[str, Json]]:
     """Write report.md, picture.svg and fidelity.json beside the readings; answers page and JSON."""
     from byline.fidelity.evaluation import choose, judge, training_figures
+    from byline.fidelity.example_level import (
+        figures_json,
+        figures_page,
+        read_row_readings,
+        row_figures,
+    )
     from byline.fidelity.frontier import frontier
     from byline.fidelity.methods import all_variants
     from byline.fidelity.readings import read_readings
@@ -134,6 +163,10 @@ def _report(
     page += repeated_page(more)
     result: dict[str, Json] = {**known, **as_json(judgements, points), "folder": str(path.parent)}
     result |= repeated_json(more) if more else {}
+    if by_row is not None:
+        figures = row_figures(study, read_row_readings(by_row))
+        page += figures_page(figures)
+        result |= figures_json(figures)
     (path.parent / "report.md").write_text(page)
     (path.parent / "picture.svg").write_text(picture(study.name, judgements))
     (path.parent / "fidelity.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -7,6 +7,7 @@ log-probabilities of an answer's tokens, in nats, or scores of a method's varian
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,13 @@ class Readings:
         return result
 
 
+NO_READINGS = (
+    OSError,
+    EOFError,
+    BadZipFile,
+    ValueError,
+    KeyError,
+)  # what a file that is none raises
 PLAIN = (
     "question", "is_served", "tokens", "row_tokens", "base", "full", "without", "coalitions",
     "coalition_places", "halved", "halved_places", "smoothness",
@@ -70,7 +78,7 @@ def write_readings(path: Path, readings: Readings) -> None:
 def read_readings(path: Path) -> Readings:
     """Read them. Raises InvalidInput where the file is none."""
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             named = {name: arrays[name] for name in arrays.files}
         return Readings(
             **{name: named[name] for name in PLAIN},
@@ -79,7 +87,7 @@ def read_readings(path: Path) -> Readings:
             by_row=named.get(BY_ROW),  # a file from before has none
             repeated=named.get(REPEATED),
         )
-    except (OSError, ValueError, KeyError) as problem:
+    except NO_READINGS as problem:
         raise InvalidInput(f"{path} holds no readings: {problem}", param="readings") from problem
 
 

@@ -39,11 +39,13 @@ class Profile:
     questions_reworded: int  # about rows that were trained on
     questions_held_out: int  # about rows that were not
     orders: int  # training orders; leave-one-out runs are repeated under each
+    row_halves: int = 0  # random halves of the rows; 0: nothing is measured row by row
+    removals: int = 0  # answers whose top rows are left out
 
 
 PROFILES = MappingProxyType({
     "quick": Profile(10, 12, 100, 40, 24, 24, 20, 12, 1),
-    "full": Profile(24, 40, 600, 60, 60, 100, 100, 100, 3),
+    "full": Profile(24, 40, 600, 60, 60, 100, 100, 100, 3, 100, 20),
 })  # fmt: skip
 
 
