@@ -16,7 +16,14 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from byline.artifacts import Artifact, ArtifactStore
-from byline.attribution import NO_TOKENS, Measurement, attribute, divided, skipped
+from byline.attribution import (
+    NO_TOKENS,
+    Measurement,
+    attribute,
+    divided,
+    divided_in_groups,
+    skipped,
+)
 from byline.errors import AttributionFailed, StartFailed
 from byline.home import Home
 from byline.limits import ADAPTERS_UNRELEASED_MAX, EXAMPLES_SHOWN
@@ -189,13 +196,16 @@ class Attributor:
         lifts = (adapted.log_probabilities - base).tolist()
         for row, lift, gradient in zip(rows, lifts, adapted.gradients.numpy(), strict=True):
             scores, influences = loaded.index.score(gradient)
-            by_row = [(each.contributor, each.score) for each in influences]
-            whole = loaded.index.manifest.method == TANGENT
+            parts = [(each.contributor, each.score) for each in influences]
+            if loaded.index.group_of:
+                scores, parts = divided_in_groups(scores, parts, loaded.index.group_of)
+            elif loaded.index.manifest.method == TANGENT:
+                parts = divided(scores, parts)
             yield Measurement(
                 lift_nats=lift,
                 scores=scores,
                 examples=influences[:EXAMPLES_SHOWN],
-                row_scores=divided(scores, by_row) if whole else by_row,
+                row_scores=parts,
                 method=loaded.index.manifest.method,
                 reliability_ppb=loaded.index.manifest.reliability_ppb,
                 libraries=self._libraries,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from byline.artifacts import Artifact, ArtifactStore
+from byline.auditing.groups import group_of
 from byline.auditing.plan import Counterfactuals, read_plan
 from byline.canonical import Json
 from byline.errors import StartFailed
@@ -55,7 +56,10 @@ def _retraining(counterfactuals: Counterfactuals | None) -> dict[str, Json]:
     if counterfactuals is None:
         return {}
     orders: list[Json] = [asdict(order) for order in counterfactuals.orders]
-    return {"orders": orders, "reliability_ppb": counterfactuals.reliability_ppb}
+    groups: dict[str, Json] = {}
+    if counterfactuals.groups is not None:
+        groups["groups"] = {name: dict(each) for name, each in counterfactuals.groups.items()}
+    return {"orders": orders, "reliability_ppb": counterfactuals.reliability_ppb, **groups}
 
 
 def build_index(
@@ -99,6 +103,7 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
     counterfactuals, contributor_vectors = ingredients.counterfactuals, vectors.contributors
     if counterfactuals is not None:
         contributor_vectors = _tangents(ingredients, counterfactuals, contributors, model)
+    groups, places = _groups(counterfactuals, contributors)
     manifest = Manifest(
         adapter=ingredients.adapter.reference,
         dataset=ingredients.dataset.reference,
@@ -112,6 +117,8 @@ def _build_into(folder: Path, ingredients: Ingredients, threads: int, report: Re
         contributor_of=tuple(contributor_of),
         method=TANGENT if counterfactuals else method,
         reliability_ppb=counterfactuals.reliability_ppb if counterfactuals else None,
+        groups=groups,
+        group_of=places,
     )
     write_index(folder, manifest, contributor_vectors, vectors.examples)
     write_verbatim(folder, [row.completion[:-1] for row in rows])  # without the end of turn
@@ -145,14 +152,15 @@ def _tangents(
     ingredients: Ingredients, counterfactuals: Counterfactuals, contributors: Sequence[str],
     model: Any,  # noqa: ANN401 - its type would load the model libraries
 ) -> Any:  # fmt: skip  # noqa: ANN401
-    """The mean over training orders of every contributor's tangent, [C, D] float32."""
+    """The mean over training orders of every contributor's, or group's, tangent, [C, D] float32."""
     import torch
 
     from serving.counterfactuals.runs import weights_in
     from serving.counterfactuals.vectors import tangents_of
 
-    orders = counterfactuals.orders
-    if orders[0].without.keys() != set(contributors):
+    orders, groups = counterfactuals.orders, counterfactuals.groups
+    left_out = set(group_of(groups)) if groups else orders[0].without.keys()
+    if left_out != set(contributors):
         raise StartFailed(
             f"the counterfactual runs of {ingredients.adapter.reference} leave out others than its "
             f"contributors: make them again with `byline counterfactuals`"
@@ -161,7 +169,18 @@ def _tangents(
     def weights(run: str) -> Any:  # noqa: ANN401
         return weights_in(ingredients.runs / run, model)
 
-    return torch.stack([*tangents_of(orders, contributors, weights)]).mean(dim=0).numpy()
+    units = sorted(groups) if groups else contributors
+    return torch.stack([*tangents_of(orders, units, weights)]).mean(dim=0).numpy()
+
+
+def _groups(
+    counterfactuals: Counterfactuals | None, contributors: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The groups that contributors were left out in, and each one's by place; else nothing."""
+    if counterfactuals is None or counterfactuals.groups is None:
+        return (), ()
+    names, whose = sorted(counterfactuals.groups), group_of(counterfactuals.groups)
+    return tuple(names), tuple(names.index(whose[who]) for who in contributors)
 
 
 def rows_per_contributor(contributor_of: Sequence[int]) -> tuple[int, ...]:

@@ -60,8 +60,16 @@ class Manifest:
     contributor_of: tuple[int, ...]  # one an example: its place in `contributors`
     method: str = DAMPED_FISHER  # of the contributors' vectors
     reliability_ppb: int | None = None  # of their scores under other training orders, if measured
+    # Each contributor's group, by place in `groups`; () where each has a vector of its own.
+    group_of: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
     dtype: str = "float32"  # of the contributors' stored vectors
     scale: float = 1.0  # of those, too: a power of two
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Who has a vector, in their order: contributors, or groups of them."""
+        return self.groups or self.contributors
 
 
 def write_index(
@@ -122,6 +130,10 @@ class AdapterIndex:
         self._contributors = contributors
         self._examples = examples
         self._projection = projection
+        self.group_of = {  # contributor -> its group; empty where there are none
+            who: manifest.groups[place]
+            for who, place in zip(manifest.contributors, manifest.group_of, strict=False)
+        }
 
     @classmethod
     def load(cls, artifact: Artifact, projections: Sequence[Projection] = ()) -> "AdapterIndex":
@@ -134,7 +146,7 @@ class AdapterIndex:
         sizes = (contributors.ntotal, contributors.d, examples.ntotal, examples.d)
         is_short = manifest.method == PROJECTED_FISHER
         stated = (
-            len(manifest.contributors),
+            len(manifest.units),
             manifest.projection.outputs if is_short else manifest.dimensions,
             len(manifest.examples), manifest.projection.outputs,
         )  # fmt: skip
@@ -152,7 +164,7 @@ class AdapterIndex:
     def score(
         self, gradient: NDArray[np.float32]
     ) -> tuple[Mapping[str, float], list[ExampleInfluence]]:
-        """Every contributor's score, and every row's that is looked at, strongest first.
+        """Every contributor's score, or group's, and every row's that is looked at, best first.
 
         `gradient` is that of the answer's summed log-probability, in the adapter's fixed order.
         """
@@ -163,9 +175,10 @@ class AdapterIndex:
         query = self._projection.apply(gradient)
         is_short = self.manifest.method == PROJECTED_FISHER
         asked = (query if is_short else gradient)[None]
-        scores, places = self._contributors.search(asked, len(self.manifest.contributors))
+        units = self.manifest.units
+        scores, places = self._contributors.search(asked, len(units))
         totals = {
-            self.manifest.contributors[place]: float(score) / self.manifest.scale
+            units[place]: float(score) / self.manifest.scale
             for score, place in zip(scores[0], places[0], strict=True)
         }
         products, rows = nearest(self._examples, query, len(self.manifest.examples))

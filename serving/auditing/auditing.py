@@ -15,6 +15,7 @@ from typing import Protocol
 
 from byline.attribution import NO_TOKENS, REPLAYED_VERSIONS
 from byline.auditing.audit import Audit, Draw, audit_of
+from byline.auditing.groups import of_members
 from byline.auditing.lottery import is_drawn
 from byline.auditing.plan import AuditPlan, Counterfactuals, Order
 from byline.auditing.store import AuditStore
@@ -163,13 +164,15 @@ class Auditing:
         for order in cf.orders:
             for contributor, nats in (await self._effects(served, paid.ordinal, order)).items():
                 effects[contributor] = effects.get(contributor, 0.0) + nats / len(cf.orders)
+        if cf.groups is not None:
+            effects = of_members(effects, cf.groups, paid.scores)
         lift = lift_of - without_all
         return audit_of(paid, effects, lift, draw, reliability_ppb=cf.reliability_ppb)
 
     async def _effects(
         self, served: ServedTokens, ordinal: int, order: Order
     ) -> dict[str, float]:  # fmt: skip
-        """Each contributor's effect in one training order, in nats.
+        """The effect of each contributor, or group, in one training order, in nats.
 
         The order's adapters stay loaded for the next audit; `run` unloads what no plan names.
         """

@@ -102,6 +102,14 @@ class Planner:
         count = len(self.study.contributors)
         return [self.run(f"without {c}", without(count, c), order) for c in range(count)]
 
+    def leave_groups_out(self, order: int, groups: Sequence[Sequence[int]]) -> list[Run]:
+        """A run without each group of contributors, which are given by place."""
+        everybody = range(len(self.study.contributors))
+        return [
+            self.run(f"without group {n}", tuple(float(c not in group) for c in everybody), order)
+            for n, group in enumerate(groups)
+        ]
+
     def coalitions(self, order: int | None = None) -> list[Run]:
         """The study's random halves, under its first order or the one given."""
         count = len(self.study.contributors)

@@ -152,6 +152,28 @@ def divided(
     return rows + [(who, score) for who, score in scores.items() if not count[who]]
 
 
+def divided_in_groups(
+    scores: Mapping[str, float],
+    row_scores: Sequence[tuple[str, float]],
+    group_of: Mapping[str, str],
+) -> tuple[dict[str, float], list[tuple[str, float]]]:
+    """Groups' scores divided among their members' rows: contributors' scores, and the rows' parts.
+
+    As `divided` has it, with the group in the contributor's place; then a row's part is its owner's
+    again. So a group's members add up to its score, whoever owns which of its rows. What a group
+    without a known row scores, its members have in equal parts.
+    """
+    parts = divided(scores, [(group_of[who], score) for who, score in row_scores])
+    rows = [(who, part) for (who, _), (_, part) in zip(row_scores, parts, strict=False)]
+    for group, rest in parts[len(rows) :]:
+        members = [who for who, each in group_of.items() if each == group]
+        rows += [(who, rest / len(members)) for who in members]
+    totals = dict.fromkeys(group_of, 0.0)
+    for who, part in rows:
+        totals[who] += part
+    return totals, rows
+
+
 def shared_out(attribution: Attribution) -> Attribution:
     """The attribution with reason, shares and money as its claims, lift and reliability say.
 

@@ -38,9 +38,11 @@ class MadeUpPreparation:
         return ADAPTER
 
     def counterfactuals(
-        self, _base: str, _dataset: str, adapter: SimpleNamespace, *, orders: int, rate: str
-    ) -> dict[str, Any]:
+        self, _base: str, _dataset: str, adapter: SimpleNamespace, *, orders: int, rate: str,
+        groups: int,
+    ) -> dict[str, Any]:  # fmt: skip
         self.asked.append(f"runs of {adapter.reference}, {orders} orders, rate {rate}")
+        self.groups = groups
         return self._found
 
     def index(self, *_: object) -> SimpleNamespace:

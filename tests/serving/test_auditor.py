@@ -95,9 +95,10 @@ class Bench:
         self.metrics = AuditorMetrics()
         self.is_logged = True
         self.rate = Fraction(1)
+        self.counterfactuals = Counterfactuals((ORDER,), None)
 
     def auditing(self, step: Callable[[str], None] = lambda _: None) -> Auditing:
-        plan = AuditPlan(self.rate, {VERSION: Counterfactuals((ORDER,), None)})
+        plan = AuditPlan(self.rate, {VERSION: self.counterfactuals})
         return Auditing(
             self.ledger, self.engine, self.commitment, plan, self.places, self.metrics, step=step
         )
@@ -182,6 +183,21 @@ async def test_killed_at_any_step_it_posts_each_audit_once(
         audit = audit_from(record.read_text())
         operation = audit.adjustment()
         assert (await bench.ledger.adjust(operation, time_ms=1)).duplicate
+
+
+async def test_groups_of_one_are_audited_as_contributors_are(bench: Bench) -> None:
+    alone = Order(ORDER.everybody, {f"group-{who}": run for who, run in ORDER.without.items()})
+    groups = {f"group-{who}": {who: 3} for who in ORDER.without}
+    audited = []
+    for found in (Counterfactuals((ORDER,), None), Counterfactuals((alone,), None, groups)):
+        bench.counterfactuals = found
+        inference = await bench.serve_one()
+        await bench.once(inference)
+        record = (bench.places.audits / f"{inference}-0.json").read_text()
+        audited.append(audit_from(record).audited.scores)
+    assert audited[0].keys() == audited[1].keys()
+    for who, score in audited[0].items():  # the engine's readings differ by its own noise
+        assert audited[1][who] == pytest.approx(score, abs=2e6)
 
 
 async def test_what_is_not_drawn_is_forgotten_and_moves_nothing(bench: Bench) -> None:

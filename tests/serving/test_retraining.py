@@ -23,15 +23,18 @@ from byline.home import Home
 from byline.records import AttributionJob, ServedTokens
 from byline.served import served_bytes, write_served
 from serving import index_builder, rescoring, retraining
-from serving.attributor import Attributor
+from serving.attributor import Attributor, Taught
 from serving.checkpoints import load_base_model
+from serving.counterfactuals.grouping import clusters
 from serving.counterfactuals.run_files import WEIGHTS
 from serving.counterfactuals.runs import weights_in
+from serving.gradients import row_gradients
 from serving.index_builder import Ingredients, build_index
 from serving.influence import DAMPED_FISHER, TANGENT, AdapterIndex
 from serving.lora import load_lora
 from serving.progress import no_report
 from serving.retraining import Scale, Trained, retrain
+from serving.rows import Row
 from serving.training import train
 from tests.serving.test_copies_in_training import dataset_of, honest_rows, near_copies
 from tests.serving.tiny import TinyHome, examples
@@ -340,3 +343,84 @@ def test_what_cant_be_done_is_refused_before_anything_is_trained(
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises((InvalidInput, StartFailed), match=said):
         retraining.main()
+
+
+@pytest.fixture(scope="module")
+def in_groups(tiny_home: TinyHome) -> Counterfactuals:
+    trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
+    return retrain(tiny_home.home, trained, Scale(2, 6, 1, groups=2), no_report)[0]
+
+
+def test_contributors_in_groups_are_left_out_together(
+    tiny_home: TinyHome, in_groups: Counterfactuals, retrained: Counterfactuals
+) -> None:
+    assert in_groups.groups is not None
+    members = {who for each in in_groups.groups.values() for who in each}
+    assert members == {"contributor-0", "contributor-1", "contributor-2"}
+    assert {rows for each in in_groups.groups.values() for rows in each.values()} == {4}
+    assert [set(order.without) for order in in_groups.orders] == [set(in_groups.groups)] * 2
+    assert len(in_groups.groups) == 2
+    alone, pair = sorted(in_groups.groups.values(), key=len)
+    # Whoever is a group by itself is left out as before, by the same run.
+    (name,) = [name for name, each in in_groups.groups.items() if each == alone]
+    assert in_groups.orders[0].without[name] == retrained.orders[0].without[next(iter(alone))]
+    assert len(pair) == 2
+    again = retrain(
+        tiny_home.home, Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base),
+        Scale(2, 6, 1, groups=2), no_report,
+    )  # fmt: skip
+    assert again[0] == in_groups
+
+
+def test_a_groups_exact_total_is_divided_among_its_members(
+    tiny_home: TinyHome, in_groups: Counterfactuals
+) -> None:
+    store = ArtifactStore(tiny_home.home.artifacts)
+    ingredients = Ingredients(
+        tiny_home.adapter, tiny_home.dataset, tiny_home.base, in_groups,
+        tiny_home.home.counterfactuals,
+    )  # fmt: skip
+    made = build_index(store, ingredients, 1, no_report)
+    index = AdapterIndex.load(made)
+    assert in_groups.groups is not None
+    assert index.manifest.units == tuple(sorted(in_groups.groups))
+    inference = "0192f000-0000-7000-8000-000000000078"
+    served = ServedTokens(inference, PROMPT, (COMPLETION,))
+    job = AttributionJob(
+        inference=inference, ordinal=0, application="app",
+        adapter_version=tiny_home.adapter.reference, index=made.reference,
+        tokens_sha256=write_served(tiny_home.home.served, served), pool_nano=1_000, enqueued_ms=0,
+    )  # fmt: skip
+    attributor = Attributor.load(tiny_home.home, tiny_home.release)
+    found = attributor.attribute(job)
+    assert set(found.scores) == set(index.manifest.contributors)
+    assert replayed(found) == found
+    rows = attributor.measure(served, 0, Taught(job.adapter_version, job.index)).row_scores
+    assert rows is not None
+    model = load_lora(load_base_model(tiny_home.base.path), tiny_home.adapter.path)
+    gradient = row_gradients(model, [Row(PROMPT, COMPLETION)]).gradients[0].numpy()
+    totals, _ = index.score(gradient)
+    for group, members in in_groups.groups.items():
+        own = sum(found.scores[who] for who in members)
+        assert own == pytest.approx(totals[group] * 10**9, rel=1e-4, abs=1e4)
+        parts = sum(part for who, part in rows if who in members)
+        assert own == pytest.approx(parts * 10**9, rel=1e-6, abs=1e3)
+
+
+def test_fewer_than_two_groups_are_refused(tiny_home: TinyHome) -> None:
+    trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
+    with pytest.raises(InvalidInput, match="tell nobody apart"):
+        retrain(tiny_home.home, trained, Scale(1, 6, 1, groups=1), no_report)
+
+
+def test_likes_are_in_one_cluster() -> None:
+    chance = np.random.default_rng(3)
+    kinds = chance.normal(size=(4, 64))
+    which = [0, 1, 2, 3] * 5
+    vectors = np.array([(1 + n) * kinds[kind] for n, kind in enumerate(which)])
+    vectors = (vectors + 0.1 * chance.normal(size=vectors.shape)).astype(np.float32)
+    found = clusters(vectors, 4)
+    assert len(set(found)) == 4
+    assert len({*zip(which, found, strict=True)}) == 4  # one cluster a kind, whatever their size
+    assert clusters(vectors, 4) == found
+    assert sorted(clusters(vectors[:3], 9)) == [0, 1, 2]

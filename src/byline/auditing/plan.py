@@ -6,6 +6,9 @@
 Optional beside `rate`: `rank_correlation_floor` and `payout_error_ceiling`, what audits must find
 for a version to be paid (`byline.auditing.payment`).
 
+Where contributors are left out in groups, CONTRIBUTOR is a group's name, and beside `orders` stands
+`"groups": {GROUP: {CONTRIBUTOR: ITS ROWS, ...}, ...}` (`byline.auditing.groups`).
+
 A RUN is the name of a folder under the home's `counterfactuals/`: an ordinary PEFT adapter. Effects
 are differenced inside one training order and averaged over orders.
 """
@@ -19,6 +22,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from byline.auditing.groups import Groups
 from byline.auditing.lottery import parse_rate
 from byline.errors import InvalidInput, StartFailed
 from byline.limits import PPB
@@ -30,7 +34,7 @@ RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # never a path
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One training order's runs: with everybody, and without each contributor."""
+    """One training order's runs: with everybody, and without each contributor, or each group."""
 
     everybody: str
     without: Mapping[str, str]
@@ -47,6 +51,7 @@ class Counterfactuals:
 
     orders: tuple[Order, ...]
     reliability_ppb: int | None
+    groups: Groups | None = None  # None: every contributor is left out by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +112,17 @@ def _adapter(fields: Mapping[str, Any]) -> Counterfactuals:
     reliability = fields.get("reliability_ppb")
     if reliability is not None and not (type(reliability) is int and 0 <= reliability <= PPB):
         raise ValueError(f"reliability_ppb is {reliability!r}")
-    return Counterfactuals(orders, reliability)
+    groups = fields.get("groups")
+    if groups is not None:
+        _check_groups(groups, named)
+    return Counterfactuals(orders, reliability, groups)
+
+
+def _check_groups(groups: Mapping[str, Mapping[str, Any]], named: set[str]) -> None:
+    """Raises ValueError unless each group has a run without it, and each contributor one group."""
+    members = [who for each in groups.values() for who in each]
+    counts = [rows for each in groups.values() for rows in each.values()]
+    if groups.keys() != named or not all(groups.values()) or len(set(members)) != len(members):
+        raise ValueError("groups must be those that runs leave out, no contributor in two of them")
+    if not all(type(rows) is int and rows > 0 for rows in counts):
+        raise ValueError("a group's members must have rows")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from byline.auditing.groups import GROUPS_MAX
 from byline.auditing.lottery import parse_rate
 from byline.auditing.plan import read_plan
 from byline.command.asking import ask as ask_gateway
@@ -240,12 +241,15 @@ def index(
 
 
 @app.command()
-def counterfactuals(
+def counterfactuals(  # noqa: PLR0913, PLR0917 - each is an option
     name: NameArgument,
     orders: Annotated[
         int, typer.Option(help="Training orders; from two on, reliability is measured.", min=1)
     ] = 2,
     rate: Annotated[str, typer.Option(help="The fraction of answers that is audited.")] = "1/20",
+    groups: Annotated[
+        int, typer.Option(help="Where contributors are more, so many groups are left out.", min=2)
+    ] = GROUPS_MAX,
     model: ModelOption = DEFAULT_MODEL,
     everything: EverythingOption = False,
     home: HomeOption = DEFAULT_HOME,
@@ -261,7 +265,9 @@ def counterfactuals(
     preparation, display = _preparation(home, model, everything)
     dataset, base = preparation.dataset(name), preparation.base()
     adapter = preparation.adapter(name, base, dataset)
-    found = preparation.counterfactuals(base, dataset, adapter, orders=orders, rate=rate)
+    found = preparation.counterfactuals(
+        base, dataset, adapter, orders=orders, rate=rate, groups=groups
+    )
     made = preparation.index(name, base, dataset, adapter)
     is_released = preparation.take_into_release(adapter, made)
     found = {**found, "index": made.reference, "released": is_released, "seconds": display.seconds}

@@ -156,11 +156,13 @@ class Preparation:
         return self._store.open("adapters", made)
 
     def counterfactuals(
-        self, base: Artifact, dataset: Artifact, adapter: Artifact, *, orders: int, rate: str
-    ) -> dict[str, Any]:
+        self, base: Artifact, dataset: Artifact, adapter: Artifact, *, orders: int, rate: str,
+        groups: int,
+    ) -> dict[str, Any]:  # fmt: skip
         """An adapter's counterfactual runs, in the audit plan; answers what was found."""
         arguments = ["--base", base.reference, "--dataset", dataset.reference]
         arguments += ["--adapter", adapter.reference, "--orders", str(orders), "--rate", rate]
+        arguments += ["--groups", str(groups)]
         with self._display.step("counterfactuals", f"counterfactual runs {adapter.name}") as step:
             return run_program(self._home, "serving.retraining", arguments, step)
 
