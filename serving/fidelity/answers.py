@@ -1,5 +1,6 @@
 """The answers that a measurement is about: what the full adapter says, and held-out references."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from byline.fidelity.study import Study
 from byline.records import Example
+from serving.progress import Report
 from serving.rows import Row, encode
 
 COMPLETION_TOKENS_MAX = 32
@@ -52,6 +54,17 @@ def served_answer(
     completion: list[int] = made[0, len(prompt) :].tolist()
     text = str(tokenizer.decode(completion, skip_special_tokens=True))
     return Answer(question, Row(prompt, tuple(completion)), text, is_served=True)
+
+
+def served_answers(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Row], report: Report
+) -> list[Answer]:
+    """What the model says to each question, in their order."""
+    found = []
+    for place, prompt in enumerate(prompts):
+        found.append(served_answer(model, tokenizer, place, prompt.prompt))
+        report("answers", place + 1, len(prompts))
+    return found
 
 
 def reference_answers(study: Study, prompts: list[Row]) -> list[Answer]:

@@ -39,7 +39,7 @@ from serving.counterfactuals.plan import Planner, Run
 from serving.counterfactuals.pool import train_missing
 from serving.counterfactuals.runs import RunStore
 from serving.counterfactuals.vectors import row_scores, scores
-from serving.fidelity.answers import prompts_of, served_answer
+from serving.fidelity.answers import prompts_of, served_answers
 from serving.fidelity.asking import gradients, hidden_states, likeness, log_probabilities
 from serving.fisher import damping_of, gram, solve_weights
 from serving.lora import add_lora, set_flat_weights
@@ -75,11 +75,7 @@ class RowReader:
         self._rows = encode(self._tokenizer, study.rows)
         self._take(full)
         prompts = prompts_of(study, self._tokenizer)
-        self._answers = []
-        for place, prompt in enumerate(prompts):
-            answer = served_answer(self._model, self._tokenizer, place, prompt.prompt)
-            self._answers.append(answer)
-            report("answers", place + 1, len(prompts))
+        self._answers = served_answers(self._model, self._tokenizer, prompts, report)
         self._completions = [answer.row for answer in self._answers]
 
     def read(self, folder: Path, scale: Scale) -> RowReadings:

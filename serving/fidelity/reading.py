@@ -21,7 +21,7 @@ from serving.counterfactuals.vectors import (
     smoothness,
     tangent_vectors,
 )
-from serving.fidelity.answers import Answer, prompts_of, reference_answers, served_answer
+from serving.fidelity.answers import Answer, prompts_of, reference_answers, served_answers
 from serving.fidelity.asking import gradients, hidden_states, likeness, log_probabilities
 from serving.fidelity.frontier import cheaper_scores, projected_fisher_scores
 from serving.fidelity.sentences import embeddings, packaged_model
@@ -46,10 +46,7 @@ class Reader:
         self._first = study.orders[0]
         self._take(planner.full(self._first))
         prompts = prompts_of(study, tokenizer)
-        served = []
-        for place, prompt in enumerate(prompts):
-            served.append(served_answer(self._model, tokenizer, place, prompt.prompt))
-            report("answers", place + 1, len(prompts))
+        served = served_answers(self._model, tokenizer, prompts, report)
         self.answers: list[Answer] = [*served, *reference_answers(study, prompts)]
 
     def read(self) -> Readings:

@@ -14,7 +14,7 @@ from byline.fidelity.study import Study
 from serving.checkpoints import load_base_model, load_tokenizer
 from serving.counterfactuals.plan import Run
 from serving.counterfactuals.runs import RunStore, weights_in
-from serving.fidelity.answers import prompts_of, served_answer
+from serving.fidelity.answers import prompts_of, served_answers
 from serving.fidelity.asking import log_probabilities
 from serving.lora import load_lora, set_flat_weights
 from serving.progress import Report
@@ -53,10 +53,7 @@ def replication_of(
         return None
     tokenizer = load_tokenizer(base.path)
     prompts = prompts_of(study, tokenizer)
-    answers = []
-    for place, prompt in enumerate(prompts):
-        answers.append(served_answer(model, tokenizer, place, prompt.prompt).row)
-        report("answers", place + 1, len(prompts))
+    answers = [each.row for each in served_answers(model, tokenizer, prompts, report)]
     effects: list[Array] = []
     for order, each in enumerate(runs):
         found = []
