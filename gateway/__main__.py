@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import resource
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ from gateway.tracing import Tracing
 
 log = logging.getLogger("gateway")
 
+OPEN_FILES = 65_536  # a client's connection is one, and each request's to its engine another
 YOUNG_OBJECTS = 20_000  # made since the collector's last look; Python's own bound is 700
 
 
@@ -98,6 +100,17 @@ def spare_the_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
+def allow_connections() -> None:
+    """Have as many open files as the system lets this program have, up to OPEN_FILES.
+
+    A shell's own bound is often 1,024: so many idle clients would keep all others out.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 async def serve(settings: GatewaySettings) -> None:
     """Serve until a signal; answers under way are finished, then their captures."""
     app = build_app(await open_services(settings))
@@ -132,6 +145,7 @@ def main() -> int:
             sys.stderr.write(f"{prefix}{name} is not valid: {error['msg']}\n")
         return 2
     log_to_stderr(settings.log_level)
+    allow_connections()
     # Before uvicorn listens for these, and when it raises them once more after a clean stop.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, _stop)

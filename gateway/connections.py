@@ -23,9 +23,10 @@ AHEAD_MAX = 64  # ... and requests that wait for those before them
 
 TOO_LARGE = Answered(431, "invalid_request_error", "headers_too_large")
 TOO_LARGE_MESSAGE = f"A request's headers may have {HEAD_BYTES_MAX} bytes at most."
+NO_HTTP = Answered(400, "invalid_request_error", "invalid_http")
 TOO_SLOW = Answered(408, "invalid_request_error", "request_timeout")
 TOO_SLOW_MESSAGE = "The request did not come in time."
-REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
+REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -111,6 +112,10 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.more_body and not self.cycle.response_complete:  # it had been sent ahead
             self._allow(BODY_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP in the shape of every other error, and never within an answer."""
+        self._refuse(NO_HTTP, msg)
 
     @property
     def _is_answering(self) -> bool:

@@ -258,13 +258,17 @@ async def idle(program: GatewayProgram, count: int) -> AsyncIterator[list[Pair]]
 def test_thousands_of_idle_connections_cost_little_and_harm_nobody(
     program: GatewayProgram,
 ) -> None:
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_BESIDE
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = (most if most != resource.RLIM_INFINITY else 2**20) - FILES_BESIDE
     if files < IDLE_LEAST:
-        pytest.skip(f"a process may have {files + FILES_BESIDE} files open here")
+        pytest.skip(f"a process may have {most} files open here")
+    files = min(files, IDLE_MOST + FILES_BESIDE)
+    if 0 <= now < files:  # the gateway does so by itself
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
     before = program.megabytes()
 
     async def wait() -> float:
-        async with idle(program, min(IDLE_MOST, files) // 100 * 100):
+        async with idle(program, min(IDLE_MOST, files - FILES_BESIDE) // 100 * 100):
             with within(2.0):
                 answer = await asyncio.to_thread(ask, program)
                 assert answer.status == 200

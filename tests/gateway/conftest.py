@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from aiohttp import web
 
+from byline.aliases import Alias
 from byline.delivery.spool import Spool
 from byline.home import Home
 from byline.ledger.shards import Shards
@@ -176,7 +177,15 @@ def tracing() -> Tracing | None:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, archive_url: str, tracing: Tracing | None) -> AsyncIterator[House]:
+def aliases() -> Mapping[str, Alias]:
+    """No names of an installation's own, unless a test has some."""
+    return {}
+
+
+@pytest.fixture
+async def house(
+    tmp_path: Path, archive_url: str, tracing: Tracing | None, aliases: Mapping[str, Alias]
+) -> AsyncIterator[House]:
     """A running gateway."""
     engine, ledger, keys, telemetry = FakeEngine(), FakeLedger(), FakeKeys(KEYS), Telemetry()
     quotas = FakeQuotas()
@@ -197,6 +206,7 @@ async def house(tmp_path: Path, archive_url: str, tracing: Tracing | None) -> As
                 bounds=EngineBounds(timeouts=Timeouts(first_token=2.0, idle=2.0, answer=2.0)),
             ),
             release=RELEASE,
+            aliases=aliases,
             router=FakeRouter({"fever": "med", "exploit": "cyber"}),
             served_folder=tmp_path / "served",
             telemetry=telemetry,

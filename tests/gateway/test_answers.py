@@ -130,6 +130,27 @@ def test_what_is_no_answer_is_not_taken_for_one(body: str) -> None:
         read_plain(body.encode(), choices=1, inference="i")
 
 
+NO_TEXT = (
+    b'{"choices":[{"index":0,"token_ids":[1],"text":"\xff"}],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":1}}'
+)
+
+
+async def test_an_engines_answer_that_is_no_utf8_is_no_answer_and_free(house: House) -> None:
+    house.engine.answer = NO_TEXT
+    answer = await house.ask({**STREAM, "stream": False})
+    assert (answer.status, answer.fields["error"]["code"]) == (502, "engine_broke")
+    await eventually(lambda: house.ledger.voids)
+
+
+async def test_a_stream_with_an_event_that_is_no_utf8_is_charged(house: House) -> None:
+    house.engine.error_after, house.engine.error_event = 1, b"data: " + NO_TEXT + b"\n\n"
+    answer = await house.ask(STREAM)
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+    capture = house.ledger.captures[answer.headers["x-byline-inference-id"]]
+    assert sum(capture.usage.completion_tokens) == 3
+
+
 def test_what_an_odd_event_leaves_is_charged() -> None:
     odd = b'data: {"choices":[7],"usage":"many"}\n\ndata: ' + b"[" * 100_000 + b"\n\n"
     good = b'data: {"choices":[{"index":0,"token_ids":[5,6]}]}\n\n'

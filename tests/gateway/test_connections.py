@@ -61,6 +61,32 @@ async def test_headers_above_their_bound_are_refused(house: House, sent: list[by
         assert await code_of(reader, b"431") == "headers_too_large"
 
 
+NO_HTTP = [
+    b"\x16\x03\x01 a client that speaks TLS\r\n\r\n",
+    GET + b"no colon\r\n\r\n",
+    HEAD.encode() + b"content-length: -1\r\n\r\n",
+    HEAD.encode() + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+    HEAD.encode() + b"transfer-encoding: chunked\r\n\r\nno length\r\n",
+]
+
+
+@pytest.mark.parametrize("sent", NO_HTTP, ids=range(len(NO_HTTP)))
+async def test_what_is_no_http_is_refused_in_openais_shape(house: House, sent: bytes) -> None:
+    async with connected(house, sent) as (reader, _):
+        assert await code_of(reader, b"400") == "invalid_http"
+    assert house.ledger.attempts == []
+
+
+async def test_what_is_no_http_behind_a_request_never_stands_in_its_answer(house: House) -> None:
+    house.engine.hang_after = 3
+    async with connected(house, chat(stream=True)) as (reader, writer):
+        answer = await asyncio.wait_for(reader.readuntil(b"w102"), 5)
+        writer.write(b"\x00\x00\r\n\r\n")
+        answer += await asyncio.wait_for(reader.read(), 5)
+    assert answer.count(b"HTTP/1.1 ") == 1, answer
+    await asyncio.wait_for(house.engine.aborted.wait(), 5)
+
+
 async def test_headers_up_to_their_bound_are_read(house: House) -> None:
     sent = [GET, b"x: " + b"y" * 60_000, b"\r\n", b"connection: close\r\n\r\n"]
     async with connected(house, *sent) as (reader, _):

@@ -9,7 +9,7 @@ from byline.aliases import Alias
 from gateway.models import Models
 from gateway.wire import Question
 from tests.fakes import FakeRouter
-from tests.gateway.conftest import ANN, CYBER, MED, RELEASE, House
+from tests.gateway.conftest import ANN, CHAT, CYBER, MED, RELEASE, House, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -116,6 +116,23 @@ def test_a_fallback_answers_only_where_what_was_drawn_is_not_loaded() -> None:
     loaded.clear()
     assert found(models, "care") == "tiny"
     assert found(models, "med") == MED.version, "without a fallback it is refused by the engines"
+
+
+@pytest.mark.parametrize("aliases", [{"care": Alias("care", {"med": 1}, ("cyber", "tiny"))}])
+async def test_a_fallback_answers_and_is_charged_as_what_it_is(house: House) -> None:
+    """Over HTTP, by what the engine really has: med is gone from it, and can't be loaded again."""
+    drawn = await house.ask({**CHAT, "model": "care"})
+    assert drawn.headers["x-byline-adapter"] == MED.version
+    house.engine.load_refused = (400, "no")
+    del house.engine.adapters[MED.version]
+    await eventually(lambda: not house.services.engines.serves(MED.version))
+    answer = await house.ask({**CHAT, "model": "care"})
+    assert answer.headers["x-byline-adapter"] == CYBER.version
+    capture = house.ledger.captures[answer.headers["x-byline-inference-id"]]
+    assert (capture.model, capture.served_by) == ("care", CYBER.version)
+    assert capture.adapter_version == CYBER.version
+    refused = await house.ask(CHAT)
+    assert (refused.status, refused.fields["error"]["code"]) == (503, "adapter_unavailable")
 
 
 async def test_an_alias_is_listed_with_its_weights() -> None:

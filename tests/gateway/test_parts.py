@@ -165,6 +165,20 @@ def test_the_program_says_why_it_does_not_start(tmp_path: Path) -> None:
     assert "byline up" in json.loads(empty.stderr)["message"]
 
 
+def test_the_program_may_have_as_many_connections_as_the_system_lets_it() -> None:
+    code = (
+        "import resource\n"
+        "from gateway.__main__ import OPEN_FILES, allow_connections\n"
+        "_, most = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, most))\n"
+        "allow_connections()\n"
+        "wanted = min(OPEN_FILES, most) if most >= 0 else OPEN_FILES\n"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, most)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2],
+                   env={"PYTHONPATH": "src:."})  # fmt: skip
+
+
 def test_usage_of_choices_follows_the_engine_where_ids_are_missing() -> None:
     usage = usage_of(Answer((1,), ((1, 2), (3,)), (4, 6)), "i")
     assert (usage.prompt_tokens, usage.completion_tokens) == (4, (4, 2))
