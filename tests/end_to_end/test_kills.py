@@ -1,19 +1,23 @@
-"""kill -9 of the worker, the gateway and Redis in mid-traffic loses nothing and doubles nothing.
+"""kill -9 of the engine, the worker, the gateway and Redis loses nothing and doubles nothing.
 
-The three programs under fire are this test's own, with a ledger of their own; the engine is the
-session's. `byline up` itself stops everything when a part dies, so each is restarted here, as a
-supervisor would.
+The programs under fire are this test's own, with a ledger of their own; the engine is the session's
+where it is not the one to be killed. `byline up` itself stops everything when a part dies, so each
+is restarted here, as a supervisor would.
 """
 
 import asyncio
+import json
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
+import httpx
 import pytest
 from openai import APIConnectionError, APIError, OpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
@@ -23,8 +27,9 @@ from byline.command.programs import Ports, Program, programs, redis_program
 from byline.command.tree import answers
 from byline.home import Home
 from byline.ledger.ledger import Ledger
-from byline.records import AttributionState, JournalEntry
+from byline.records import AttributionState, InferenceRecord, JournalEntry, UsageSource
 from tests.end_to_end.conftest import PORTS, Running
+from tests.end_to_end.test_leaving import LONG
 from tests.ports import free_ports
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -33,15 +38,15 @@ SETTLED_SECONDS = 120.0
 
 
 class Stack:
-    """Redis, worker and gateway of one ledger, each killed and started again at will."""
+    """The programs of one ledger, each killed and started again at will; by default no engine."""
 
-    def __init__(self, home: Home, engine_url: str) -> None:
+    def __init__(self, home: Home, engine_url: str | None) -> None:
         self.home = home
         self.ports = Ports(free_ports(PORTS))
-        self._programs = {p.name: p for p in programs(home, self.ports) if p.name != "engine"}
+        self._programs = {p.name: p for p in programs(home, self.ports)}
         self._programs["redis"] = redis_program(home, self.ports)
         gateway = self._programs["gateway"]
-        env = {**gateway.env, "BYLINE_GATEWAY_ENGINE_URLS": engine_url,
+        env = {**gateway.env, "BYLINE_GATEWAY_ENGINE_URLS": engine_url or self.ports.engine_url,
                "BYLINE_GATEWAY_HOLD_SECONDS": "20"}  # fmt: skip
         self._programs["gateway"] = Program("gateway", gateway.argv, env, gateway.ready_url, 60.0)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -67,7 +72,7 @@ class Stack:
         self._processes[name].wait()
 
     def stop(self) -> None:
-        for name in ("gateway", "worker", "redis"):
+        for name in ("gateway", "worker", "engine", "redis"):
             if name in self._processes:
                 self._processes[name].kill()
                 self._processes[name].wait()
@@ -83,6 +88,18 @@ class Stack:
                 await ledger.close()
 
         return asyncio.run(read())
+
+    def record(self, inference: str) -> InferenceRecord:
+        async def read() -> InferenceRecord | None:
+            ledger = await Ledger.open(self.ports.redis_url)
+            try:
+                return await ledger.inference(inference)
+            finally:
+                await ledger.close()
+
+        found = asyncio.run(read())
+        assert found is not None
+        return found
 
     def states(self, inferences: list[str]) -> Counter[str]:
         async def read() -> Counter[str]:
@@ -101,16 +118,29 @@ class Stack:
 
 @pytest.fixture
 def stack(running: Running, tmp_path: Path) -> Iterator[Stack]:
-    (tmp_path / "artifacts").symlink_to((running.home / "artifacts").resolve())
-    (tmp_path / "release.json").write_text((running.home / "release.json").read_text())
-    made = Stack(Home(tmp_path), running.engine_url)
+    with _started(running, tmp_path, running.engine_url, "worker", "gateway") as made:
+        yield made
+
+
+@pytest.fixture
+def stack_with_engine(running: Running, tmp_path: Path) -> Iterator[Stack]:
+    with _started(running, tmp_path, None, "engine", "gateway") as made:
+        yield made
+
+
+@contextmanager
+def _started(
+    running: Running, folder: Path, engine_url: str | None, *names: str
+) -> Iterator[Stack]:
+    (folder / "artifacts").symlink_to((running.home / "artifacts").resolve())
+    (folder / "release.json").write_text((running.home / "release.json").read_text())
+    made = Stack(Home(folder), engine_url)
     try:
         made.start("redis")
-        keys = _keys_when_ready(made)
-        assert keys
-        for name in ("worker", "gateway"):
+        assert _keys_when_ready(made)
+        for name in names:
             made.start(name)
-        for name in ("gateway", "worker"):
+        for name in names:
             made.wait_ready(name)
         yield made
     finally:
@@ -232,3 +262,45 @@ def _assert_each_inference_balances(journal: list[JournalEntry], answered: list[
         charge = sum(e.charge for e in entries if e.kind in ("capture", "capture_late"))
         assert net["hold"] == 0
         assert net["app"] == -charge
+
+
+def test_an_engine_killed_in_a_stream_is_paid_for_what_it_delivered_and_comes_back(
+    stack_with_engine: Stack,
+) -> None:
+    """Real vLLM, kill -9: an error event, the tokens that came are charged, adapters reload."""
+    stack = stack_with_engine
+    api_key = _keys_when_ready(stack)
+    url = f"{stack.ports.gateway_url}/v1/chat/completions"
+    headers = {"authorization": f"Bearer {api_key}"}
+    body = {**LONG, "stream": True}
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=120) as answer:
+        assert answer.status_code == 200
+        inference = answer.headers["x-byline-inference-id"]
+        lines = answer.iter_lines()
+        events = [line for line in islice(lines, 40) if line.startswith("data: ")]
+        stack.kill("engine")
+        events += [line for line in lines if line.startswith("data: ")]
+    error = json.loads(events[-1].removeprefix("data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "engine_broke")
+    delivered = sum('"token_ids":[' in event for event in events)
+    assert delivered >= 10
+
+    refused = httpx.post(url, json=LONG, headers=headers, timeout=60)
+    assert refused.status_code in (502, 503)
+    assert refused.json()["error"]["type"] == "server_error"
+
+    stack.start("engine")
+    stack.wait_ready("engine")
+    deadline = time.monotonic() + READY_SECONDS
+    while _ask(stack, api_key, 0) is None:  # a specialist: its adapter is loaded again by itself
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+    ended = [e for e in stack.journal() if e.inference == inference and e.kind != "hold"]
+    assert [entry.kind for entry in ended] == ["capture"]
+    capture = stack.record(inference).capture
+    assert capture.partial
+    assert capture.usage.source is UsageSource.COUNTED
+    assert sum(capture.usage.completion_tokens) == delivered
+    held = Counter(entry.kind for entry in stack.journal())
+    assert held["hold"] == held["capture"] + held["void"], "what was refused cost nothing"
