@@ -7,17 +7,17 @@ is restarted here, as a supervisor would.
 
 import asyncio
 import json
-import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from openai import APIConnectionError, APIError, OpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
@@ -68,14 +68,22 @@ class Stack:
             time.sleep(0.1)
 
     def kill(self, name: str) -> None:
-        self._processes[name].send_signal(signal.SIGKILL)
-        self._processes[name].wait()
+        """With all that it has started: vLLM's parts outlive the one that answers."""
+        process = self._processes[name]
+        tree = (
+            psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        )
+        process.kill()
+        for child in tree:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.wait()
+        psutil.wait_procs(tree, timeout=READY_SECONDS)
 
     def stop(self) -> None:
         for name in ("gateway", "worker", "engine", "redis"):
             if name in self._processes:
-                self._processes[name].kill()
-                self._processes[name].wait()
+                self.kill(name)
 
     def journal(self) -> list[JournalEntry]:
         async def read() -> list[JournalEntry]:
