@@ -24,7 +24,7 @@ from byline.auditing.groups import GROUPS_MAX, Groups, group_of
 from byline.auditing.lottery import parse_rate
 from byline.auditing.plan import Counterfactuals, Order, enter, read_plan
 from byline.datasets import read_dataset
-from byline.errors import InvalidInput
+from byline.errors import InvalidInput, StartFailed
 from byline.fidelity.study import of_adapter
 from byline.home import Home
 from byline.limits import PPB
@@ -85,6 +85,8 @@ def retrain(
     groups = None
     if len(study.contributors) > scale.groups:
         groups = grouped(trained.base, trained.adapter, rows, scale.groups, report)
+        if len(groups) < 2:
+            raise StartFailed("all contributors teach alike here: no group of them can be left out")
     planner = Planner(study, trained.base.sha256)
     runs = [[planner.full(seed), *_without(planner, seed, groups)] for seed in seeds]
     with tempfile.TemporaryDirectory() as folder:

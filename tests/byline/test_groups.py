@@ -1,6 +1,7 @@
 """Groups of contributors: totals are exact, and members of a group are divided by their rows."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byline.attribution import divided_in_groups, row_claims
+from byline.attribution import ROW_SPREAD, divided_in_groups, row_claims
 from byline.auditing.groups import group_of, of_members
 from byline.auditing.plan import read_plan
 from byline.errors import StartFailed
@@ -27,6 +28,15 @@ def test_members_parts_add_up_to_their_groups_score(
     assert totals["ann"] + totals["bob"] == pytest.approx(first, abs=1e-9)
     assert totals["cem"] == pytest.approx(second, abs=1e-9)
     assert [who for who, _ in rows] == list(ROWS)
+
+
+def test_members_are_as_far_apart_as_their_own_rows_scores_put_them() -> None:
+    found, scores = [3.0, -1.0, 2.0, 1.0, 1.0, 4.0], {"group-0": 2.0, "group-1": -1.0}
+    _, rows = divided_in_groups(scores, list(zip(ROWS, found, strict=True)), group_of(GROUPS))
+    parts = [part for _, part in rows]
+    spread = ROW_SPREAD * math.hypot(*scores.values()) / math.hypot(*found)
+    for one, other in [(0, 1), (1, 2), (3, 5)]:  # inside a group, of one owner and of two
+        assert parts[one] - parts[other] == pytest.approx(spread * (found[one] - found[other]))
 
 
 @given(st.lists(NATS, min_size=6, max_size=6), NATS, NATS)

@@ -200,6 +200,19 @@ async def test_groups_of_one_are_audited_as_contributors_are(bench: Bench) -> No
         assert audited[1][who] == pytest.approx(score, abs=2e6)
 
 
+async def test_a_groups_audited_total_is_divided_beside_the_scores_on_the_record(
+    bench: Bench,
+) -> None:
+    """The record has 2 nats for ann and none for bob, the group's effect is 3: 1 is by rows."""
+    together = Order(ORDER.everybody, {"group-0": ORDER.without["bob"]})
+    bench.counterfactuals = Counterfactuals((together,), None, {"group-0": {"ann": 1, "bob": 3}})
+    inference = await bench.serve_one()
+    await bench.once(inference)
+    record = (bench.places.audits / f"{inference}-0.json").read_text()
+    found = audit_from(record).audited.scores
+    assert found == pytest.approx({"ann": 2.25e9, "bob": 0.75e9}, abs=2e6)
+
+
 async def test_what_is_not_drawn_is_forgotten_and_moves_nothing(bench: Bench) -> None:
     bench.rate = Fraction(1, 10**12)
     inference = await bench.serve_one()

@@ -26,7 +26,7 @@ from serving import index_builder, rescoring, retraining
 from serving.attributor import Attributor, Taught
 from serving.checkpoints import load_base_model
 from serving.counterfactuals.grouping import clusters
-from serving.counterfactuals.run_files import WEIGHTS
+from serving.counterfactuals.run_files import LINE, WEIGHTS
 from serving.counterfactuals.runs import weights_in
 from serving.gradients import row_gradients
 from serving.index_builder import Ingredients, build_index
@@ -365,6 +365,11 @@ def test_contributors_in_groups_are_left_out_together(
     (name,) = [name for name, each in in_groups.groups.items() if each == alone]
     assert in_groups.orders[0].without[name] == retrained.orders[0].without[next(iter(alone))]
     assert len(pair) == 2
+    for order in in_groups.orders:  # all of a group's members weigh nothing, and nobody else
+        for group, run in order.without.items():
+            line = json.loads((tiny_home.home.counterfactuals / run / LINE).read_text())
+            left_out = in_groups.groups[group]
+            assert line["weights"] == [float(who not in left_out) for who in sorted(members)]
     again = retrain(
         tiny_home.home, Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base),
         Scale(2, 6, 1, groups=2), no_report,
@@ -424,3 +429,12 @@ def test_likes_are_in_one_cluster() -> None:
     assert len({*zip(which, found, strict=True)}) == 4  # one cluster a kind, whatever their size
     assert clusters(vectors, 4) == found
     assert sorted(clusters(vectors[:3], 9)) == [0, 1, 2]
+
+
+def test_one_group_of_everybody_is_refused(
+    tiny_home: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.counterfactuals.grouping.clusters", lambda *_: [0, 0, 0])
+    trained = Trained(tiny_home.adapter, tiny_home.dataset, tiny_home.base)
+    with pytest.raises(StartFailed, match="no group of them can be left out"):
+        retrain(tiny_home.home, trained, Scale(1, 6, 1, groups=2), no_report)
