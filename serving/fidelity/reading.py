@@ -76,7 +76,7 @@ class Reader:
             without=paired[:, 1:].transpose(0, 2, 1),
             coalitions=rest[: len(coalitions)],
             coalition_places=np.array(places),
-            halved=rest[len(coalitions) :].reshape(len(halved), -1),
+            halved=rest[len(coalitions) :].reshape(len(halved), len(self.answers)),
             halved_places=np.array(list(halved), dtype=np.int64),
             smoothness=self._smoothness(halved),
             scores=by_method,
