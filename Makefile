@@ -78,10 +78,10 @@ dashboard: install-dev  ## write the Grafana dashboard anew from its code
 load: install-dev  ## 60 s of load against a running `byline up`
 	@$(BIN)/python -m loadtests.run --seconds $(SECONDS_OF_LOAD)
 
-fidelity: install  ## how true attributions are, by retraining: DATASET=healthcare (about an hour; goes on where it was)
+fidelity: install  ## how true attributions are, by retraining: DATASET=healthcare PROFILE=quick (about an hour; goes on where it was)
 	@$(PIP) -r requirements/fidelity.txt || echo "without sentence embeddings: that baseline is left out"
 	@$(PIP) -r requirements/bergson.txt || echo "without Bergson: its TrackStar is left out"
-	@$(BIN)/byline fidelity $(DATASET)
+	@$(BIN)/byline fidelity $(DATASET) $(if $(PROFILE),--profile $(PROFILE))
 
 attacks: install  ## what cheating earns: DATASET=healthcare (made for 90 minutes; QUICK=1: 25; goes on where it was)
 	@$(BIN)/byline attacks $(DATASET) $(if $(QUICK),--quick)

@@ -87,6 +87,9 @@ def test_the_profiles_are_as_promised() -> None:
     quick = PROFILES["quick"]
     assert (quick.rows_max, quick.words_max, quick.coalitions) == (100, 40, 24)
     assert quick.questions_reworded + quick.questions_held_out >= 30
+    thorough = PROFILES["thorough"]
+    assert thorough.orders >= 3
+    assert replace(thorough, orders=1, row_halves=0, removals=0) == quick  # it goes on from quick
     full = PROFILES["full"]
     assert full.coalitions >= 100
     assert full.orders >= 3

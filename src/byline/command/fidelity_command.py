@@ -33,7 +33,13 @@ def fidelity(
         Path,
         typer.Argument(help="Rows in our format, one JSON object a line; or a dataset of ours."),
     ],
-    profile: Annotated[str, typer.Option(help="quick (an hour on two cores) or full.")] = "quick",
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="quick (an hour on two cores); thorough (all figures at that size, two hours and "
+            "a half, going on from quick); full (made for a GPU)."
+        ),
+    ] = "quick",
     methods: Annotated[
         str, typer.Option(help="Only these methods, between commas; without it, all.")
     ] = "",
@@ -46,7 +52,8 @@ def fidelity(
 ) -> None:
     """Measure how true attributions are on a dataset, by retraining without its contributors."""
     if profile not in PROFILES:
-        raise InvalidInput(f"there is no profile '{profile}': quick or full", param="profile")
+        known = ", ".join(PROFILES)
+        raise InvalidInput(f"no profile '{profile}'; there are {known}", param="profile")
     wanted = _wanted(methods)
     home.mkdir(parents=True, exist_ok=True)
     rows = without_copies(rows_of(dataset, Home(home)))

@@ -45,6 +45,7 @@ class Profile:
 
 PROFILES = MappingProxyType({
     "quick": Profile(10, 12, 100, 40, 24, 24, 20, 12, 1),
+    "thorough": Profile(10, 12, 100, 40, 24, 24, 20, 12, 3, 32, 6),
     "full": Profile(24, 40, 600, 60, 60, 100, 100, 100, 3, 100, 20),
 })  # fmt: skip
 
