@@ -30,7 +30,7 @@ def cheaper_scores(
     halves = vectors.half().float()
     yield _named("all, in 16 bits", 2 * vectors.shape[1]), scores(queries, halves)
     for size in PROJECTIONS:
-        short = _projected(size, queries, vectors)
+        short = projected(size, queries, vectors)
         yield _named(f"projected to {size:,} numbers", 4 * size), scores(short[0], short[1])
 
 
@@ -41,7 +41,7 @@ def projected_fisher_scores(
     over whole gradients are scored by.
     """
     for size in PROJECTIONS:
-        of_answers, of_rows = _projected(size, queries, material.gradients)
+        of_answers, of_rows = projected(size, queries, material.gradients)
         vectors = fisher_vectors(
             replace(material, gradients=of_rows), damping_factor=IndexSettings().damping
         )
@@ -49,7 +49,7 @@ def projected_fisher_scores(
         yield _named(name, 4 * size), scores(of_answers, vectors)
 
 
-def _projected(size: int, *lines: torch.Tensor) -> list[torch.Tensor]:
+def projected(size: int, *lines: torch.Tensor) -> list[torch.Tensor]:
     """Each [_, D] as [_, size], by the projection that an index has."""
     settings = IndexSettings()
     projection = Projection(

@@ -8,8 +8,10 @@ lie in HOME/fidelity/<study>; the runs lie in HOME/counterfactuals and serve eve
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +27,11 @@ from byline.fidelity.study import PROFILES, Profile, Study, design, read_rows
 from byline.home import Home
 from byline.records import Example
 
+if TYPE_CHECKING:
+    from byline.fidelity.readings import Readings
+
 DESIGN_SEED = 1  # of questions, coalitions and orders
+_Files = tuple[Path, Path | None, Path | None]  # readings; by row and of groups, where measured
 
 
 def fidelity(
@@ -62,8 +68,8 @@ def fidelity(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text(study.text())
     began = time.monotonic()
-    readings = _measure(Home(home), folder, model, processes)
-    by_row = _measure_rows(Home(home), folder, model, processes, PROFILES[profile])
+    measurement = _Measurement(Home(home), folder, model, processes, Display())
+    files = measurement.files(PROFILES[profile])
     facts: dict[str, Json] = {
         "dataset": study.reference,
         "profile": profile,
@@ -71,7 +77,7 @@ def fidelity(
         "contributors": len(study.contributors),
         "seconds": round(time.monotonic() - began, 1),
     }
-    page, result = _report(study, readings, facts, wanted, by_row)
+    page, result = _report(study, files, facts, wanted)
     if not as_json:
         print(page)
     print(json.dumps(result))
@@ -95,46 +101,70 @@ def _wanted(methods: str) -> list[str]:
     return wanted
 
 
-def _measure(home: Home, folder: Path, model: str, processes: int | None) -> Path:
-    """Train and read whatever is missing; answers the readings' file."""
-    readings = folder / "readings.npz"
-    if readings.is_file():
-        return readings
-    display = Display()
-    base = Preparation(home, display, model=model, everything=False).base()
-    arguments = ["--base", base.reference, "--study", str(folder / "study.json")]
-    side_by_side = ["--processes", str(processes)] if processes else []
-    with display.step("training", "counterfactual runs") as step:
-        run_program(home, "serving.counterfactuals", [*arguments, *side_by_side], step)
-    with display.step("reading", "readings") as step:
-        run_program(home, "serving.fidelity", [*arguments, "--readings", str(readings)], step)
-    return readings
+@dataclass(frozen=True)
+class _Measurement:
+    """Where one measurement's files are, and how its programs are run."""
 
+    home: Home
+    folder: Path
+    model: str
+    processes: int | None
+    display: Display
 
-def _measure_rows(
-    home: Home, folder: Path, model: str, processes: int | None, profile: Profile
-) -> Path | None:
-    """The same for what is measured row by row; None where the profile has nothing of it."""
-    if not profile.row_halves:
-        return None
-    readings = folder / "rows.npz"
-    if readings.is_file():
-        return readings
-    display = Display()
-    base = Preparation(home, display, model=model, everything=False).base()
-    arguments = [
-        "--base", base.reference, "--study", str(folder / "study.json"),
-        "--readings", str(readings),
-        "--halves", str(profile.row_halves), "--removals", str(profile.removals),
-    ]  # fmt: skip
-    side_by_side = ["--processes", str(processes)] if processes else []
-    with display.step("rows", "runs and readings by row") as step:
-        run_program(home, "serving.fidelity.by_row", [*arguments, *side_by_side], step)
-    return readings
+    @cached_property
+    def base(self) -> str:
+        """The base model's reference; it is fetched where it is not there."""
+        preparation = Preparation(self.home, self.display, model=self.model, everything=False)
+        return preparation.base().reference
+
+    def files(self, profile: Profile) -> _Files:
+        """All of a profile, measured where it was not."""
+        return self.readings(), self.rows(profile), self.groups(profile)
+
+    def readings(self) -> Path:
+        """Train and read whatever is missing; answers the readings' file."""
+        target = self.folder / "readings.npz"
+        if not target.is_file():
+            self._run("serving.counterfactuals", "counterfactual runs", self._side_by_side())
+            self._run("serving.fidelity", "readings", ["--readings", str(target)])
+        return target
+
+    def rows(self, profile: Profile) -> Path | None:
+        """The same for what is measured row by row; None where the profile has nothing of it."""
+        if not profile.row_halves:
+            return None
+        sizes = ["--halves", str(profile.row_halves), "--removals", str(profile.removals)]
+        return self._more("rows.npz", "serving.fidelity.by_row", "runs and readings by row", sizes)
+
+    def groups(self, profile: Profile) -> Path | None:
+        """The same for tangents of groups."""
+        if not profile.groups:
+            return None
+        sizes = ["--groups", str(profile.groups)]
+        return self._more("groups.npz", "serving.fidelity.grouped", "tangents of groups", sizes)
+
+    def _more(self, name: str, program: str, title: str, sizes: list[str]) -> Path:
+        target = self.folder / name
+        if not target.is_file():
+            arguments = ["--readings", str(target), *sizes, *self._side_by_side()]
+            self._run(program, title, arguments)
+        return target
+
+    def _side_by_side(self) -> list[str]:
+        return ["--processes", str(self.processes)] if self.processes else []
+
+    def _run(self, program: str, title: str, more: list[str]) -> None:
+        study = self.folder / "study.json"
+        arguments = ["--base", self.base, "--study", str(study), *more]
+        with self.display.step(program.rpartition(".")[2], title) as step:
+            run_program(self.home, program, arguments, step)
 
 
 def _report(
-    study: Study, path: Path, facts: dict[str, Json], wanted: Sequence[str], by_row: Path | None
+    study: Study,
+    files: _Files,
+    facts: dict[str, Json],
+    wanted: Sequence[str],
 ) -> tuple[str, dict[str, Json]]:
     """Write report.md, picture.svg and fidelity.json beside the readings; answers page and JSON."""
     from byline.fidelity.evaluation import choose, judge, training_figures
@@ -146,11 +176,11 @@ def _report(
     )
     from byline.fidelity.frontier import frontier
     from byline.fidelity.methods import all_variants
-    from byline.fidelity.readings import read_readings
     from byline.fidelity.repeated import repeated, repeated_json, repeated_page
     from byline.fidelity.report import as_json, markdown, picture
 
-    readings = read_readings(path)
+    path, by_row, groups = files
+    readings = _read(path, groups)
     texts = [answer["text"] for answer in json.loads(path.with_suffix(".json").read_text())]
     variants = all_variants(study, readings, texts)
     chosen = choose(study, readings, variants, wanted)
@@ -178,3 +208,12 @@ def _report(
     (path.parent / "picture.svg").write_text(picture(study.name, judgements))
     (path.parent / "fidelity.json").write_text(json.dumps(result, indent=1) + "\n")
     return page, result
+
+
+def _read(path: Path, groups: Path | None) -> "Readings":
+    """The readings, with the groups' scores among the scores."""
+    from byline.fidelity.readings import read_readings, read_scores
+
+    readings = read_readings(path)
+    more = {} if groups is None else read_scores(groups)
+    return replace(readings, scores={**readings.scores, **more})

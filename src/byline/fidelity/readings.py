@@ -7,6 +7,7 @@ log-probabilities of an answer's tokens, in nats, or scores of a method's varian
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -70,16 +71,29 @@ def write_readings(path: Path, readings: Readings) -> None:
     arrays |= {LIKENESS + name: found for name, found in readings.likeness.items()}
     arrays |= {} if readings.by_row is None else {BY_ROW: readings.by_row}
     arrays |= {} if readings.repeated is None else {REPEATED: readings.repeated}
+    write_scores(path, arrays)
+
+
+def write_scores(path: Path, scores: Mapping[str, Any]) -> None:
+    """Named arrays as a file, written aside and renamed."""
     aside = path.with_suffix(".partial.npz")
-    np.savez_compressed(aside, **arrays)
+    np.savez_compressed(aside, **scores)
     aside.replace(path)
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """Read them. Raises InvalidInput where the file is none."""
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except NO_READINGS as problem:
+        raise InvalidInput(f"{path} holds no readings: {problem}", param="readings") from problem
 
 
 def read_readings(path: Path) -> Readings:
     """Read them. Raises InvalidInput where the file is none."""
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            named = {name: arrays[name] for name in arrays.files}
+        named = read_scores(path)
         return Readings(
             **{name: named[name] for name in PLAIN},
             scores=_under(SCORES, named),
@@ -87,7 +101,7 @@ def read_readings(path: Path) -> Readings:
             by_row=named.get(BY_ROW),  # a file from before has none
             repeated=named.get(REPEATED),
         )
-    except NO_READINGS as problem:
+    except KeyError as problem:
         raise InvalidInput(f"{path} holds no readings: {problem}", param="readings") from problem
 
 

@@ -41,12 +41,13 @@ class Profile:
     orders: int  # training orders; leave-one-out runs are repeated under each
     row_halves: int = 0  # random halves of the rows; 0: nothing is measured row by row
     removals: int = 0  # answers whose top rows are left out
+    groups: int = 0  # of contributors that are left out together, beside each alone
 
 
 PROFILES = MappingProxyType({
     "quick": Profile(10, 12, 100, 40, 24, 24, 20, 12, 1),
-    "thorough": Profile(10, 12, 100, 40, 24, 24, 20, 12, 3, 32, 6),
-    "full": Profile(24, 40, 600, 60, 60, 100, 100, 100, 3, 100, 20),
+    "thorough": Profile(10, 12, 100, 40, 24, 24, 20, 12, 3, 32, 6, 4),
+    "full": Profile(24, 40, 600, 60, 60, 100, 100, 100, 3, 100, 20, 8),
 })  # fmt: skip
 
 
