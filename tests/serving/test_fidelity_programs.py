@@ -21,7 +21,13 @@ from byline.fidelity.evaluation import choose, judge
 from byline.fidelity.example_level import read_row_readings, row_figures
 from byline.fidelity.measures import effect_correlation, lds
 from byline.fidelity.methods import COSTS, TANGENT, all_variants
-from byline.fidelity.readings import FRONTIER, Readings, membership_of, read_readings
+from byline.fidelity.readings import (
+    FRONTIER,
+    Readings,
+    membership_of,
+    read_readings,
+    read_scores,
+)
 from byline.fidelity.study import Profile, Study, design
 from byline.home import Home
 from serving.checkpoints import load_base_model, load_tokenizer
@@ -31,7 +37,7 @@ from serving.counterfactuals.pool import train_missing
 from serving.counterfactuals.run_files import HASH, WEIGHTS
 from serving.counterfactuals.runs import RunStore
 from serving.fidelity import __main__ as reading_program
-from serving.fidelity import by_row
+from serving.fidelity import by_row, grouped
 from serving.fidelity.__main__ import read_off
 from serving.fidelity.answers import COMPLETION_TOKENS_MAX, prompts_of
 from serving.fidelity.sentences import packaged_model
@@ -317,3 +323,33 @@ def test_rows_are_measured_by_the_same_runs(
     again = read_row_readings(target)
     np.testing.assert_array_equal(again.outcomes, found.outcomes)
     assert len(before) == len(target.read_bytes())
+
+
+def test_tangents_of_groups_are_read_by_the_same_runs(
+    tiny_home: TinyHome, study: Study, study_file: Path, readings_file: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As many groups of contributors as contributors are the tangent itself, row by row."""
+    target = study_file.parent / "groups.npz"
+    contributors = len(study.contributors)
+    arguments = [
+        "grouped", "--home", str(tiny_home.home.root), "--base", tiny_home.base.reference,
+        "--study", str(study_file), "--readings", str(target),
+        "--groups", str(contributors), "--processes", "1",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+    grouped.main()
+    assert "seconds" in json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+    found, whole = read_scores(target), read_readings(readings_file)
+    by_kind = {name.split(" of ")[-1].split("/")[0]: name for name in found}
+    assert set(by_kind) == {"contributors", "rows"}
+    assert all(name.startswith(f"{FRONTIER}/tangents of ") for name in found)
+    assert all(scores.shape == (len(whole.question), contributors) for scores in found.values())
+    assert by_kind["contributors"].startswith(f"{FRONTIER}/tangents of {contributors} groups")
+    np.testing.assert_allclose(
+        found[by_kind["contributors"]], whole.scores["tangent/all"], atol=1e-5
+    )
+    assert effect_correlation(found[by_kind["rows"]], whole.effects[0]) > 0.8
+    grouped.main()  # nothing is trained again, and the same comes out
+    again = read_scores(target)
+    assert all(np.array_equal(again[name], scores) for name, scores in found.items())
